@@ -1,0 +1,123 @@
+"""Prompts as text with a token group for every character span, known when the text is written.
+
+Groups are never found again by searching the text, so repeated words, options that are prefixes of
+each other, and answers that occur in the question cannot be mistaken for one another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from flowjax.errors import FlowjaxError
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A multiple-choice question.
+
+    answer: the true option's letter, or None where it is not known.
+    """
+
+    stem: str
+    options: tuple[str, ...]
+    answer: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options and the answer."""
+        if not self.stem.strip():
+            raise FlowjaxError("the question is empty")
+        if not 2 <= len(self.options) <= len(LETTERS):
+            raise FlowjaxError(
+                f"a question needs 2 to {len(LETTERS)} options; this one has {len(self.options)}"
+            )
+        for letter, option in zip(self.letters, self.options, strict=True):
+            if not option.strip():
+                raise FlowjaxError(f"option ({letter}) is empty")
+        if self.answer is not None and self.answer not in self.letters:
+            raise FlowjaxError(
+                f"answer {self.answer!r} is not an option; the options are "
+                f"{', '.join(self.letters)}"
+            )
+
+    @property
+    def letters(self) -> str:
+        """The letters of the options, in order."""
+        return LETTERS[: len(self.options)]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Characters `[start, stop)` of a prompt that belong to the cell `cell`."""
+
+    cell: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Text with placeholders, and the token group of every part of it.
+
+    spans: cover the text in order, without overlap; the video's placeholders lie in none.
+    placeholder: the text of one placeholder token.
+    videos: per placeholder in the text, the cells it expands to, each with its number of positions.
+    true_option: the cell of the true option, if known.
+    """
+
+    text: str
+    spans: tuple[Span, ...]
+    placeholder: str
+    videos: tuple[tuple[tuple[str, int], ...], ...]
+    true_option: str | None = None
+
+
+@dataclass
+class PromptBuilder:
+    """Writes a prompt part by part."""
+
+    _parts: list[str] = field(default_factory=list)
+    _spans: list[Span] = field(default_factory=list)
+    _videos: list[tuple[tuple[str, int], ...]] = field(default_factory=list)
+    _placeholder: str = ""
+    _length: int = 0
+    _true_option: str | None = None
+
+    def text(self, cell: str, text: str) -> None:
+        """Append text that belongs to `cell`."""
+        self._spans.append(Span(cell, self._length, self._length + len(text)))
+        self._append(text)
+
+    def video(self, placeholder: str, cells: Sequence[tuple[str, int]]) -> None:
+        """Append one placeholder token that expands to `cells` (name, number of positions)."""
+        self._placeholder = placeholder
+        self._videos.append(tuple(cells))
+        self._append(placeholder)
+
+    def question(self, question: Question) -> None:
+        """Append "Question: ... Options: (A) ..." as the benchmarks write it.
+
+        The words around the stem and the options are the cell `question_format`.
+        """
+        self.text("question_format", "Question: ")
+        self.text("question_stem", question.stem)
+        self.text("question_format", "\nOptions:")
+        for letter, option in zip(question.letters, question.options, strict=True):
+            self.text("question_format", "\n")
+            self.text(f"option_{letter}", f"({letter}) {option}")
+        if question.answer is not None:
+            self._true_option = f"option_{question.answer}"
+
+    def build(self) -> Prompt:
+        """The finished prompt."""
+        return Prompt(
+            "".join(self._parts),
+            tuple(self._spans),
+            self._placeholder,
+            tuple(self._videos),
+            self._true_option,
+        )
+
+    def _append(self, text: str) -> None:
+        self._parts.append(text)
+        self._length += len(text)

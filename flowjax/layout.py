@@ -1,0 +1,190 @@
+"""TokenLayout: which token group every position of an expanded prompt belongs to.
+
+Cells partition the sequence; groups with their own names are unions of cells::
+
+    [system][frame_0]..[frame_7][instruction][question_format][question_stem]..[option_A]..[last]
+            `------ video -----'             `-------------- question ----------------'
+
+`question_format` is the text around stem and options ("Question:", "Options:", line feeds);
+`instruction` is all other text after the video.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from jaxtyping import Int
+from tokenizers import Tokenizer
+
+from flowjax.data.prompt import Prompt, Span
+from flowjax.errors import FlowjaxError
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Token groups of one prompt.
+
+    cells: names of the cells, in order of first position.
+    cell: int32 [n], index into `cells` of every position.
+    unions: groups made of several cells, by name.
+    """
+
+    cells: tuple[str, ...]
+    cell: Int[np.ndarray, " n"]
+    unions: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def from_cells(cls, names: Sequence[str], true_option: str | None = None) -> "TokenLayout":
+        """A layout from the cell name of every position.
+
+        Unions `video`, `question` and, where `true_option` names a cell, `true_option` and
+        `false_options` follow from the names.
+        """
+        cells = tuple(dict.fromkeys(names))
+        index = {name: i for i, name in enumerate(cells)}
+        options = tuple(name for name in cells if name.startswith("option_"))
+        unions = {
+            "video": tuple(name for name in cells if name.startswith("frame_")),
+            "options": options,
+            "question": tuple(name for name in cells if name.startswith("question_")) + options,
+        }
+        if true_option is not None:
+            if true_option not in cells:
+                raise FlowjaxError(f"true option {true_option!r}: {_available(cells)}")
+            unions["true_option"] = (true_option,)
+            unions["false_options"] = tuple(name for name in options if name != true_option)
+        cell = np.array([index[name] for name in names], np.int32)
+        cell.flags.writeable = False
+        return cls(
+            cells, cell, MappingProxyType({name: parts for name, parts in unions.items() if parts})
+        )
+
+    @property
+    def length(self) -> int:
+        """Positions in the sequence."""
+        return len(self.cell)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Every name that an edge may use."""
+        return (*self.cells, *self.unions)
+
+    def cells_of(self, group: str) -> list[int]:
+        """Indices of the cells of a group.
+
+        Raises:
+            FlowjaxError: the layout has no such group; lists those there are.
+        """
+        if group in self.unions:
+            return [self.cells.index(name) for name in self.unions[group]]
+        if group in self.cells:
+            return [self.cells.index(group)]
+        raise FlowjaxError(f"token group {group!r} does not exist; {_available(self.groups)}")
+
+    def positions(self, group: str) -> Int[np.ndarray, " p"]:
+        """Positions of a group, ascending."""
+        return np.flatnonzero(np.isin(self.cell, self.cells_of(group)))
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A prompt as the decoder reads it.
+
+    ids: int32 [n], with the placeholder's id at every video position.
+    video_position: int32 [video], positions that video embeddings take, in order.
+    rope_position: int32 [axes, n], what rotary embedding reads; 0 to n - 1 on one axis unless
+        the family has another rule.
+    layout: the groups of all n positions.
+    """
+
+    ids: Int[np.ndarray, " n"]
+    video_position: Int[np.ndarray, " video"]
+    rope_position: Int[np.ndarray, "axes n"]
+    layout: TokenLayout
+
+
+def encode_prompt(prompt: Prompt, tokenizer: Tokenizer) -> EncodedPrompt:
+    """Tokenize a prompt and expand its placeholders.
+
+    A token belongs to the span that holds most of its characters, spaces and line feeds counting
+    only where nothing else decides. The final position is the cell `last`.
+
+    Raises:
+        FlowjaxError: the user's text contains the placeholder or another special token of the
+            tokenizer, or a group of the prompt got no token.
+    """
+    _refuse_special_tokens(prompt, tokenizer)
+    encoding = tokenizer.encode(prompt.text)
+    placeholder = tokenizer.token_to_id(prompt.placeholder)
+    if placeholder is None or encoding.ids.count(placeholder) != len(prompt.videos):
+        raise FlowjaxError(
+            f"the tokenizer does not read {prompt.placeholder!r} as one token; "
+            "tokenizer.json does not belong to this model"
+        )
+    names = _cells_of_tokens(prompt.text, prompt.spans, encoding.offsets)
+    ids: list[int] = []
+    cells: list[str] = []
+    video_position: list[int] = []
+    videos = iter(prompt.videos)
+    for token, name in zip(encoding.ids, names, strict=True):
+        if token != placeholder:
+            ids.append(token)
+            cells.append(name)
+            continue
+        for cell, count in next(videos):
+            video_position.extend(range(len(ids), len(ids) + count))
+            ids.extend([token] * count)
+            cells.extend([cell] * count)
+    cells[-1] = "last"
+    lost = {span.cell for span in prompt.spans if span.stop > span.start} - set(cells)
+    if lost:
+        raise FlowjaxError(f"the tokenizer gives no token to {', '.join(sorted(lost))}")
+    return EncodedPrompt(
+        np.array(ids, np.int32),
+        np.array(video_position, np.int32),
+        np.arange(len(ids), dtype=np.int32)[None],
+        TokenLayout.from_cells(cells, prompt.true_option),
+    )
+
+
+def _cells_of_tokens(
+    text: str, spans: Sequence[Span], offsets: Iterable[tuple[int, int]]
+) -> list[str]:
+    """The cell of every token; one without characters goes with the token before it."""
+    names: list[str] = []
+    first = 0
+    for start, stop in offsets:
+        while first < len(spans) - 1 and spans[first].stop <= start:
+            first += 1
+        best, most = names[-1] if names else spans[0].cell, (0, 0)
+        for span in spans[first:]:
+            if span.start >= stop:
+                break
+            shared = text[max(start, span.start) : min(stop, span.stop)]
+            weight = (sum(not character.isspace() for character in shared), len(shared))
+            if weight > most:
+                best, most = span.cell, weight
+        names.append(best)
+    return names
+
+
+def _refuse_special_tokens(prompt: Prompt, tokenizer: Tokenizer) -> None:
+    """A question that contains a control token would be read as one, not as text."""
+    special = [
+        token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special
+    ]
+    for span in prompt.spans:
+        if span.cell != "question_stem" and not span.cell.startswith("option_"):
+            continue
+        text = prompt.text[span.start : span.stop]
+        for token in special:
+            if token in text:
+                raise FlowjaxError(
+                    f"{span.cell} contains {token!r}, a control token of this model; "
+                    "reword the question"
+                )
+
+
+def _available(groups: Iterable[str]) -> str:
+    return f"this prompt has {', '.join(groups)}"
