@@ -1,0 +1,1 @@
+"""Reading intermediate hidden states through the vocabulary."""

@@ -1,0 +1,1 @@
+"""Flax NNX modules and everything that reads, builds or loads them."""

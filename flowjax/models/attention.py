@@ -1,0 +1,134 @@
+"""Attention of some target rows over some source rows under an explicit mask.
+
+One function serves full forwards, suffixes that read a cached prefix, and gathered live rows: the
+caller says which absolute positions its rows have. Sources come in blocks so that a prefix shared
+by many windows is read where it lies instead of being copied into each of them.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from flowjax.edges import Mask
+
+PRECISION = jax.lax.Precision.HIGHEST
+"""float32 means float32 on every device; bfloat16 products are unaffected."""
+
+
+class Sources(NamedTuple):
+    """A block of source rows.
+
+    key, value: [k, kv_heads, d]; position: int32 [k], absolute.
+    """
+
+    key: Float[Array, "k kv_heads d"]
+    value: Float[Array, "k kv_heads d"]
+    position: Int[Array, " k"]
+
+
+class Attended(NamedTuple):
+    """output: [q, heads, d]; weights: float32 [heads, q, k], over all blocks in order."""
+
+    output: Float[Array, "q heads d"]
+    weights: Float[Array, "heads q k"]
+
+
+def attend(
+    query: Float[Array, "q heads d"],
+    position: Int[Array, " q"],
+    blocks: Sequence[Sources],
+    mask: Mask | None,
+) -> Attended:
+    """Softmax attention, scaled by `1 / sqrt(d)`; softmax in float32.
+
+    A row without any allowed source gives zeros. Query head h reads key head
+    `h // (heads // kv_heads)`.
+
+    Args:
+        query: the target rows.
+        position: their absolute positions.
+        blocks: the source rows; a position must not occur twice.
+        mask: one layer's mask; None lets every row read every source (a vision tower).
+    """
+    rows, heads, width = query.shape
+    kv_heads = blocks[0].key.shape[1]
+    grouped = query.reshape(rows, kv_heads, heads // kv_heads, width)
+    scores = jnp.concatenate(
+        [
+            jnp.einsum(
+                "qgrd,kgd->grqk",
+                grouped,
+                block.key,
+                precision=PRECISION,
+                preferred_element_type=jnp.float32,
+            )
+            for block in blocks
+        ],
+        axis=-1,
+    ) / jnp.sqrt(jnp.float32(width))
+    if mask is None:
+        weights = jax.nn.softmax(scores, axis=-1)
+    else:
+        allowed = mask.rows(position, jnp.concatenate([block.position for block in blocks]))
+        allowed = allowed.reshape(-1, *scores.shape[1:]) if len(allowed) > 1 else allowed[None]
+        weights = masked_softmax(scores, allowed)
+    parts, start = [], 0
+    for block in blocks:
+        stop = start + len(block.position)
+        parts.append(
+            jnp.einsum(
+                "grqk,kgd->qgrd",
+                weights[..., start:stop].astype(query.dtype),
+                block.value,
+                precision=PRECISION,
+                preferred_element_type=jnp.float32,
+            )
+        )
+        start = stop
+    output = sum(parts[1:], parts[0]).astype(query.dtype).reshape(query.shape)
+    return Attended(output, weights.reshape(heads, rows, start))
+
+
+def attend_causal(
+    query: Float[Array, "q heads d"],
+    own: Sources,
+    cached: Sequence[Sources],
+    mask: Mask,
+    chunk: int,
+) -> Float[Array, "q heads d"]:
+    """Attention of consecutive rows over cached blocks and themselves, `chunk` rows at a time.
+
+    Each chunk reads only the own rows up to its end, so that most of the half of the square that
+    causality forbids is never computed. The result is that of `attend`.
+
+    Args:
+        query: rows with ascending positions `own.position`.
+        own: keys and values of the same rows.
+        cached: blocks of earlier rows.
+        mask: one layer's mask.
+        chunk: rows per chunk.
+    """
+    outputs = []
+    for start in range(0, len(query), chunk):
+        stop = min(start + chunk, len(query))
+        visible = Sources(*(part[:stop] for part in own))
+        rows = slice(start, stop)
+        outputs.append(attend(query[rows], own.position[rows], [*cached, visible], mask).output)
+    return jnp.concatenate(outputs)
+
+
+def masked_softmax(
+    scores: Float[Array, "*batch q k"], allowed: Array
+) -> Float[Array, "*batch q k"]:
+    """Softmax over the allowed entries; a row with none is all zeros.
+
+    allowed: bool, broadcastable to `scores`.
+    """
+    masked = jnp.where(allowed, scores, -jnp.inf)
+    top = jnp.max(masked, axis=-1, keepdims=True)
+    weights = jnp.exp(masked - jnp.where(jnp.isfinite(top), top, 0.0))
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    return weights / jnp.where(total == 0, 1.0, total)

@@ -1,0 +1,218 @@
+"""A causal decoder whose attention takes an explicit edge mask.
+
+One implementation for the pre-norm, rotary, gated-MLP family (Llama and its relatives); what
+differs between them is in `DecoderConfig`. Written for one sequence `[tokens, width]`; `vmap` adds
+windows and samples.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from flowjax.edges import Mask
+from flowjax.models.attention import PRECISION, Sources, attend, attend_causal
+from flowjax.models.rope import Rotary, RotaryEmbedding, rotate
+from flowjax.models.stack import layer_at, stacked
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes and variants of a decoder; no default, so that none is silently assumed."""
+
+    vocabulary: int
+    width: int
+    mlp_width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    norm_eps: float
+    rope: RotaryEmbedding
+    qkv_bias: bool
+    qk_norm: bool
+    tied_embeddings: bool
+
+
+class Keep(NamedTuple):
+    """Which intermediates a forward returns beside its output.
+
+    hidden: every layer's input.
+    sources: every layer's keys and values.
+    attention: attention weights of these rows (indices into the forward's rows).
+    """
+
+    hidden: bool = False
+    sources: bool = False
+    attention: Int[Array, " r"] | None = None
+
+
+NOTHING = Keep()
+
+
+class Trace(NamedTuple):
+    """What a forward returns.
+
+    output: [n, width], the last layer's output before the final norm.
+    hidden: [layers, n, width], the input of every layer (the first is the embeddings).
+    sources: keys and values [layers, n, kv_heads, d] and positions int32 [layers, n].
+    attention: float32 [layers, heads, r, n].
+    rotary: the rotation of every row.
+    """
+
+    output: Float[Array, "n width"]
+    hidden: Float[Array, "layers n width"] | None
+    sources: Sources | None
+    attention: Float[Array, "layers heads r n"] | None
+    rotary: Rotary
+
+
+class DecoderLayer(nnx.Module):
+    """One pre-norm block: attention, then a SiLU-gated MLP."""
+
+    def __init__(self, config: DecoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        def linear(inputs: int, outputs: int, bias: bool = False) -> nnx.Linear:
+            return nnx.Linear(
+                inputs,
+                outputs,
+                use_bias=bias,
+                dtype=dtype,
+                param_dtype=dtype,
+                precision=PRECISION,
+                rngs=rngs,
+            )
+
+        q_width = config.heads * config.head_dim
+        kv_width = config.kv_heads * config.head_dim
+        self.attention_norm = rms_norm(config.width, config, dtype, rngs)
+        self.query = linear(config.width, q_width, config.qkv_bias)
+        self.key = linear(config.width, kv_width, config.qkv_bias)
+        self.value = linear(config.width, kv_width, config.qkv_bias)
+        self.output = linear(q_width, config.width)
+        head_norm = functools.partial(rms_norm, config.head_dim, config, dtype, rngs)
+        self.query_norm = head_norm() if config.qk_norm else None
+        self.key_norm = head_norm() if config.qk_norm else None
+        self.mlp_norm = rms_norm(config.width, config, dtype, rngs)
+        self.gate = linear(config.width, config.mlp_width)
+        self.up = linear(config.width, config.mlp_width)
+        self.down = linear(config.mlp_width, config.width)
+        self.head_dim = config.head_dim
+
+    def sources(
+        self, x: Float[Array, "n width"], position: Int[Array, " n"], rotary: Rotary
+    ) -> Sources:
+        """Keys and values of the rows `x`."""
+        normed = self.attention_norm(x)
+        key, value = self._heads(self.key(normed)), self._heads(self.value(normed))
+        if self.key_norm is not None:
+            key = self.key_norm(key)
+        return Sources(rotate(key, rotary), value, position)
+
+    def queries(self, x: Float[Array, "n width"], rotary: Rotary) -> Float[Array, "n heads d"]:
+        """Queries of the rows `x`."""
+        query = self._heads(self.query(self.attention_norm(x)))
+        if self.query_norm is not None:
+            query = self.query_norm(query)
+        return rotate(query, rotary)
+
+    def finish(
+        self, x: Float[Array, "n width"], attended: Float[Array, "n heads d"]
+    ) -> Float[Array, "n width"]:
+        """Output projection, residual and MLP of the rows `x`."""
+        x = x + self.output(attended.reshape(len(x), -1))
+        normed = self.mlp_norm(x)
+        return x + self.down(nnx.silu(self.gate(normed)) * self.up(normed))
+
+    def _heads(self, x: Float[Array, "n d"]) -> Float[Array, "n heads d"]:
+        return x.reshape(len(x), -1, self.head_dim)
+
+
+def rms_norm(width: int, config: DecoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.RMSNorm:
+    """Root-mean-square norm over the last axis, with statistics in float32."""
+    return nnx.RMSNorm(width, epsilon=config.norm_eps, dtype=dtype, param_dtype=dtype, rngs=rngs)
+
+
+class Decoder(nnx.Module):
+    """Token embedding, stacked layers, final norm and vocabulary projection."""
+
+    def __init__(self, config: DecoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.embedding = nnx.Embed(
+            config.vocabulary, config.width, dtype=dtype, param_dtype=dtype, rngs=rngs
+        )
+        self.layers = stacked(lambda rngs: DecoderLayer(config, dtype, rngs), config.layers, rngs)
+        self.norm = rms_norm(config.width, config, dtype, rngs)
+        self.unembedding = (
+            None
+            if config.tied_embeddings
+            else nnx.Linear(
+                config.width,
+                config.vocabulary,
+                use_bias=False,
+                dtype=dtype,
+                param_dtype=dtype,
+                precision=PRECISION,
+                rngs=rngs,
+            )
+        )
+
+    def __call__(
+        self,
+        x: Float[Array, "n width"],
+        mask: Mask,
+        *,
+        rope_position: Int[Array, "axes n"] | None = None,
+        length: int | Int[Array, ""] | None = None,
+        keep: Keep = NOTHING,
+        chunk: int | None = None,
+    ) -> Trace:
+        """Run every layer over a whole sequence.
+
+        Args:
+            x: embeddings of positions 0 to n - 1.
+            mask: edges per layer; `allowed` has leading axes [layers, heads or 1].
+            rope_position: positions that rotary embedding reads; 0 to n - 1 where None.
+            length: the sequence's length without right padding; n where None.
+            keep: intermediates to return.
+            chunk: rows of attention computed at a time (see `attend_causal`); all where None.
+        """
+        position = jnp.arange(len(x), dtype=jnp.int32)
+        rotary = self.config.rope(
+            position[None] if rope_position is None else rope_position,
+            len(x) if length is None else length,
+        )
+
+        def step(x: Array, index: Array) -> tuple[Array, tuple]:
+            layer = layer_at(self.layers, index)
+            sources = layer.sources(x, position, rotary)
+            query = layer.queries(x, rotary)
+            edges = mask.at(index)
+            rows = keep.attention
+            kept = (
+                x if keep.hidden else None,
+                sources if keep.sources else None,
+                None
+                if rows is None
+                else attend(query[rows], position[rows], [sources], edges).weights,
+            )
+            attended = attend_causal(query, sources, [], edges, chunk or len(x))
+            return layer.finish(x, attended), kept
+
+        output, kept = jax.lax.scan(step, x, jnp.arange(self.config.layers))
+        return Trace(output, *kept, rotary)
+
+    def logits(self, x: Float[Array, "n width"]) -> Float[Array, "n vocabulary"]:
+        """Final norm and vocabulary projection: float32 [n, vocabulary]."""
+        return self.project(self.norm(x))
+
+    def project(self, normed: Float[Array, "n width"]) -> Float[Array, "n vocabulary"]:
+        """Vocabulary projection of rows that are already normed: float32 [n, vocabulary]."""
+        if self.unembedding is None:
+            logits = jnp.dot(normed, self.embedding.embedding[...].T, precision=PRECISION)
+        else:
+            logits = self.unembedding(normed)
+        return logits.astype(jnp.float32)

@@ -1,0 +1,174 @@
+"""PLLaVA (Xu et al. 2024, arXiv 2404.16994): LLaVA-NeXT-7B/13B-Video-FT.
+
+CLIP vision tower, two-layer projector, adaptive average pooling over frames, Llama decoder.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flowjax.data.preprocess import FramePreprocessor
+from flowjax.data.prompt import Prompt, PromptBuilder, Question
+from flowjax.errors import FlowjaxError
+from flowjax.models.activations import read_activation
+from flowjax.models.decoder import DecoderConfig
+from flowjax.models.hf_config import HFConfig
+from flowjax.models.projector import PoolingProjectorConfig
+from flowjax.models.registry import Family
+from flowjax.models.rope import Rope
+from flowjax.models.video_llm import VideoLLMConfig
+from flowjax.models.vision.clip import ClipConfig
+
+SYSTEM = (
+    "Carefully watch the video and pay attention to the cause and sequence of events, the detail "
+    "and movement of objects, and the action and pose of persons. Based on your observations, "
+    "select the best option that accurately addresses the question.\n"
+)
+PLACEHOLDER = "<image>"
+CLIP_LAYERS = 12
+"""Layers of the vision tower where its configuration gives no number."""
+
+
+def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
+    """Read `config.json`; absent fields have the defaults of `transformers`."""
+    top = HFConfig(fields, f"{source}: ")
+    if "pooling_shape" not in top:
+        raise FlowjaxError(
+            f"{top.name('pooling_shape')} is missing; convert with --pooling-shape T-H-W (frames, "
+            "rows and columns of video tokens)"
+        )
+    decoder = read_llama(top.nested("text_config"), top.take("vocab_size", int, 0))
+    frames, grid_rows, grid_columns = top.shape("pooling_shape", 3)
+    top.expect("num_frames", frames)
+    top.expect("vision_feature_select_strategy", "default")
+    top.expect("pooling_method", "avg")
+    top.expect("use_pooling", True)
+    top.expect("multimodal_projector_bias", True)
+    top.ignore("force_eager")
+    # Tiling of single images, which videos do not go through.
+    top.ignore("image_grid_pinpoints", "use_image_newline_parameter", "image_seq_length")
+    top.expect("tie_word_embeddings", decoder.tied_embeddings)
+    feature_layer = top.take("vision_feature_layer", int, -2)
+    vision = read_clip(top.nested("vision_config"), feature_layer, top.name("vision_feature_layer"))
+    top.expect("frame_shape", [vision.grid, vision.grid])
+    projector = PoolingProjectorConfig(
+        inputs=vision.width,
+        outputs=decoder.width,
+        grid=(frames, vision.grid, vision.grid),
+        pooling=(frames, grid_rows, grid_columns),
+        activation=read_activation(
+            top.take("projector_hidden_act", str, "gelu"), top.name("projector_hidden_act")
+        ),
+    )
+    placeholder = top.take("image_token_index", int)
+    top.finish()
+    return VideoLLMConfig(
+        family=FAMILY.name,
+        decoder=decoder,
+        vision=vision,
+        projector=projector,
+        frames=frames,
+        tokens_per_frame=grid_rows * grid_columns,
+        placeholder=placeholder,
+    )
+
+
+def read_llama(text: HFConfig, vocabulary: int) -> DecoderConfig:
+    """Read a Llama configuration; `vocabulary` is the model's own row count, 0 if it says none."""
+    text.expect("model_type", "llama")
+    width, heads = text.positive("hidden_size", 4096), text.positive("num_attention_heads", 32)
+    text.expect("hidden_act", "silu")
+    text.expect("attention_bias", False)
+    text.expect("mlp_bias", False)
+    text.expect("rope_scaling", None)
+    text.ignore("max_position_embeddings")
+    rows = text.positive("vocab_size", vocabulary or 32000)
+    if vocabulary and rows != vocabulary:
+        raise FlowjaxError(f"{text.name('vocab_size')} is {rows}, but vocab_size is {vocabulary}")
+    head_dim = text.positive("head_dim", width // heads)
+    kv_heads = text.positive("num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise FlowjaxError(
+            f"{text.name('num_key_value_heads')} is {kv_heads}; it must divide "
+            f"num_attention_heads, {heads}"
+        )
+    config = DecoderConfig(
+        vocabulary=rows,
+        width=width,
+        mlp_width=text.positive("intermediate_size", 11008),
+        layers=text.positive("num_hidden_layers", 32),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        norm_eps=text.take("rms_norm_eps", float, 1e-6),
+        rope=Rope(head_dim, text.take("rope_theta", float, 10000.0)),
+        qkv_bias=False,
+        qk_norm=False,
+        tied_embeddings=text.take("tie_word_embeddings", bool, False),
+    )
+    text.finish()
+    return config
+
+
+def read_clip(vision: HFConfig, feature_layer: int, feature_field: str) -> ClipConfig:
+    """Read a CLIP vision configuration, with layers up to the feature layer only.
+
+    `feature_layer` indexes hidden states: 0 is the embeddings, negative counts from the end.
+    """
+    vision.expect("model_type", "clip_vision_model")
+    # Of the text-image head, which is not used, and of word embeddings, which CLIP's tower lacks.
+    vision.ignore("projection_dim", "vocab_size", "tie_word_embeddings")
+    layers = vision.positive("num_hidden_layers", CLIP_LAYERS)
+    used = feature_layer if feature_layer >= 0 else layers + 1 + feature_layer
+    if not 1 <= used <= layers:
+        raise FlowjaxError(
+            f"{feature_field} is {feature_layer}; the vision tower's hidden states after a layer "
+            f"are 1 to {layers}, or -{layers} to -1"
+        )
+    config = ClipConfig(
+        width=vision.positive("hidden_size", 768),
+        mlp_width=vision.positive("intermediate_size", 3072),
+        layers=used,
+        heads=vision.positive("num_attention_heads", 12),
+        image_size=vision.positive("image_size", 224),
+        patch_size=vision.positive("patch_size", 32),
+        channels=vision.positive("num_channels", 3),
+        norm_eps=vision.take("layer_norm_eps", float, 1e-5),
+        activation=read_activation(
+            vision.take("hidden_act", str, "quick_gelu"), vision.name("hidden_act")
+        ),
+    )
+    vision.finish()
+    if config.width % config.heads or config.image_size % config.patch_size:
+        raise FlowjaxError(
+            f"{vision.name('hidden_size')} must be a multiple of num_attention_heads, and "
+            "image_size of patch_size"
+        )
+    return config
+
+
+def clip_layers(vision: Mapping[str, Any]) -> int:
+    """Layers of a CLIP tower, those after the feature layer included."""
+    return HFConfig(vision, "vision_config.").positive("num_hidden_layers", CLIP_LAYERS)
+
+
+def prompt(config: VideoLLMConfig, question: Question) -> Prompt:
+    """The conversation format of the published evaluation (mode `eval_mvbench`)."""
+    builder = PromptBuilder()
+    builder.text("system", SYSTEM + " USER: ")
+    builder.video(
+        PLACEHOLDER,
+        [(f"frame_{index}", config.tokens_per_frame) for index in range(config.frames)],
+    )
+    builder.text("instruction", "\n USER: ")
+    builder.question(question)
+    builder.text("instruction", " \nOnly give the best option. ASSISTANT:Best option:(")
+    return builder.build()
+
+
+FAMILY = Family(
+    name="pllava",
+    accepts=lambda fields: fields.get("model_type") in ("llava", "llava_next"),
+    read_config=read_config,
+    read_preprocessor=FramePreprocessor.from_config,
+    prompt=prompt,
+)

@@ -1,0 +1,72 @@
+"""From vision features to video embeddings in the decoder's width."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from flowjax.models.activations import Activation, activate
+from flowjax.models.attention import PRECISION
+
+
+@dataclass(frozen=True)
+class PoolingProjectorConfig:
+    """Sizes of `PoolingProjector`: `pooling` and `grid` are (frames, rows, columns)."""
+
+    inputs: int
+    outputs: int
+    grid: tuple[int, int, int]
+    pooling: tuple[int, int, int]
+    activation: Activation
+
+    def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "PoolingProjector":
+        """Make the projector with random parameters."""
+        return PoolingProjector(self, dtype, rngs)
+
+
+class PoolingProjector(nnx.Module):
+    """Two linear layers on every patch, then adaptive average pooling over time and space.
+
+    PLLaVA (Xu et al. 2024, arXiv 2404.16994).
+    """
+
+    def __init__(self, config: PoolingProjectorConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        def linear(inputs: int, outputs: int) -> nnx.Linear:
+            return nnx.Linear(
+                inputs, outputs, dtype=dtype, param_dtype=dtype, precision=PRECISION, rngs=rngs
+            )
+
+        self.config = config
+        self.linear_1 = linear(config.inputs, config.outputs)
+        self.linear_2 = linear(config.outputs, config.outputs)
+
+    def __call__(
+        self, features: Float[Array, "frames patches inputs"]
+    ) -> Float[Array, "video_tokens outputs"]:
+        """Video embeddings in the order frame, row, column."""
+        projected = self.project(features)
+        grid = projected.reshape(*self.config.grid, -1)
+        for axis, bins in enumerate(self.config.pooling):
+            pool = jnp.asarray(pooling_matrix(grid.shape[axis], bins), grid.dtype)
+            pooled = jnp.tensordot(pool, grid, axes=(1, axis), precision=PRECISION)
+            grid = jnp.moveaxis(pooled, 0, axis)
+        return grid.reshape(-1, self.config.outputs)
+
+    def project(
+        self, features: Float[Array, "frames patches inputs"]
+    ) -> Float[Array, "frames patches outputs"]:
+        """The two linear layers, before pooling."""
+        return self.linear_2(activate(self.config.activation, self.linear_1(features)))
+
+
+def pooling_matrix(length: int, bins: int) -> list[list[float]]:
+    """Adaptive average pooling of one axis as a [bins, length] matrix.
+
+    Bin i averages `[floor(i * length / bins), ceil((i + 1) * length / bins))`; bins may overlap.
+    """
+    matrix = []
+    for index in range(bins):
+        start, stop = index * length // bins, -(-(index + 1) * length // bins)
+        matrix.append([1 / (stop - start) if start <= x < stop else 0.0 for x in range(length)])
+    return matrix

@@ -1,0 +1,80 @@
+"""The model families, one file each in `flowjax.models.families`, found by importing them."""
+
+import functools
+import importlib
+import json
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+
+import flowjax.models.families
+from flowjax.data.prompt import Prompt, Question
+from flowjax.errors import FlowjaxError
+from flowjax.models.video_llm import VideoLLMConfig
+
+Preprocess = Callable[[UInt8[ndarray, "t h w c"]], Float[ndarray, "t c s s"]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What one family of checkpoints needs beyond the shared modules.
+
+    accepts: whether a parsed `config.json` is of this family.
+    read_config: the configuration, refusing by name what it does not handle.
+    read_preprocessor: frames uint8 [t, h, w, 3] to pixel values, from `preprocessor_config.json`.
+    prompt: a question in the family's conversation format.
+    """
+
+    name: str
+    accepts: Callable[[Mapping[str, Any]], bool]
+    read_config: Callable[[Mapping[str, Any], str], VideoLLMConfig]
+    read_preprocessor: Callable[[Mapping[str, Any], str], Preprocess]
+    prompt: Callable[[VideoLLMConfig, Question], Prompt]
+
+
+@functools.cache
+def families() -> dict[str, Family]:
+    """Every family by name."""
+    package = flowjax.models.families
+    modules = [
+        importlib.import_module(f"{package.__name__}.{info.name}")
+        for info in pkgutil.iter_modules(package.__path__)
+    ]
+    return {module.FAMILY.name: module.FAMILY for module in modules}
+
+
+def family_of(config: Mapping[str, Any], source: str) -> Family:
+    """The family of a parsed `config.json`.
+
+    Raises:
+        FlowjaxError: no family accepts it.
+    """
+    for family in families().values():
+        if family.accepts(config):
+            return family
+    raise FlowjaxError(
+        f"{source}: model_type {config.get('model_type')!r} is not supported; "
+        f"the families are {', '.join(sorted(families()))}"
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        FlowjaxError: the file is missing or is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FlowjaxError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise FlowjaxError(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise FlowjaxError(f"{path}: must hold a JSON object")
+    return value

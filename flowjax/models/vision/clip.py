@@ -1,0 +1,123 @@
+"""The CLIP image encoder (Radford et al. 2021, arXiv 2103.00020), up to its feature layer."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from flowjax.models.activations import Activation, activate
+from flowjax.models.attention import PRECISION, Sources, attend
+from flowjax.models.stack import layer_at, stacked
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Sizes of the encoder; `layers` counts only those up to the feature layer."""
+
+    width: int
+    mlp_width: int
+    layers: int
+    heads: int
+    image_size: int
+    patch_size: int
+    channels: int
+    norm_eps: float
+    activation: Activation
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of an image."""
+        return self.image_size // self.patch_size
+
+    def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "ClipVision":
+        """Make the encoder with random parameters."""
+        return ClipVision(self, dtype, rngs)
+
+
+class ClipLayer(nnx.Module):
+    """One pre-norm encoder block with full attention."""
+
+    def __init__(self, config: ClipConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        def linear(inputs: int, outputs: int) -> nnx.Linear:
+            return nnx.Linear(
+                inputs, outputs, dtype=dtype, param_dtype=dtype, precision=PRECISION, rngs=rngs
+            )
+
+        self.attention_norm = layer_norm(config, dtype, rngs)
+        self.query = linear(config.width, config.width)
+        self.key = linear(config.width, config.width)
+        self.value = linear(config.width, config.width)
+        self.output = linear(config.width, config.width)
+        self.mlp_norm = layer_norm(config, dtype, rngs)
+        self.up = linear(config.width, config.mlp_width)
+        self.down = linear(config.mlp_width, config.width)
+        self.config = config
+
+    def __call__(self, x: Float[Array, "n width"]) -> Float[Array, "n width"]:
+        """One image's tokens through the block."""
+        normed = self.attention_norm(x)
+        query, key, value = (
+            project(normed).reshape(len(x), self.config.heads, -1)
+            for project in (self.query, self.key, self.value)
+        )
+        position = jnp.arange(len(x), dtype=jnp.int32)
+        attended = attend(query, position, [Sources(key, value, position)], mask=None)
+        x = x + self.output(attended.output.reshape(x.shape))
+        return x + self.down(activate(self.config.activation, self.up(self.mlp_norm(x))))
+
+
+def layer_norm(config: ClipConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Layer norm over the width, with two-pass statistics in float32."""
+    return nnx.LayerNorm(
+        config.width,
+        epsilon=config.norm_eps,
+        dtype=dtype,
+        param_dtype=dtype,
+        use_fast_variance=False,
+        rngs=rngs,
+    )
+
+
+class ClipVision(nnx.Module):
+    """Patches of every frame to features; frames do not see each other."""
+
+    def __init__(self, config: ClipConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.class_embedding = nnx.Param(
+            jax.random.normal(rngs.params(), (config.width,), dtype) * 0.02
+        )
+        self.patch_embedding = nnx.Linear(
+            config.channels * config.patch_size**2,
+            config.width,
+            use_bias=False,
+            dtype=dtype,
+            param_dtype=dtype,
+            precision=PRECISION,
+            rngs=rngs,
+        )
+        self.position_embedding = nnx.Param(
+            jax.random.normal(rngs.params(), (1 + config.grid**2, config.width), dtype) * 0.02
+        )
+        self.input_norm = layer_norm(config, dtype, rngs)
+        self.layers = stacked(lambda rngs: ClipLayer(config, dtype, rngs), config.layers, rngs)
+
+    def __call__(
+        self, pixel_values: Float[Array, "frames channels size size"]
+    ) -> Float[Array, "frames patches width"]:
+        """Features of every patch in row-major order, without the class token."""
+        return jax.vmap(self._encode)(pixel_values)
+
+    def _encode(self, image: Float[Array, "c s s"]) -> Float[Array, "patches width"]:
+        grid, patch = self.config.grid, self.config.patch_size
+        patches = image.reshape(-1, grid, patch, grid, patch).transpose(1, 3, 0, 2, 4)
+        tokens = self.patch_embedding(patches.reshape(grid * grid, -1))
+        x = jnp.concatenate([self.class_embedding[...][None], tokens])
+        x = self.input_norm(x + self.position_embedding[...])
+
+        def step(x: Array, index: Array) -> tuple[Array, None]:
+            return layer_at(self.layers, index)(x), None
+
+        x, _ = jax.lax.scan(step, x, jnp.arange(self.config.layers))
+        return x[1:]
