@@ -1,0 +1,216 @@
+"""Running a plan: one baseline prefill, then suffixes from its kept states.
+
+Exact: the same numbers as `flowjax.sweep.reference`, to float32 rounding.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from flowjax.edges import EdgeMask, Knockout, Mask, causal_mask, edge_mask
+from flowjax.layout import TokenLayout
+from flowjax.models.attention import Sources, attend, attend_causal
+from flowjax.models.decoder import Keep
+from flowjax.models.rope import Rotary
+from flowjax.models.stack import layer_at
+from flowjax.models.video_llm import VideoLLM
+from flowjax.sweep.answers import Answers, Embedded
+from flowjax.sweep.plan import CHUNK, Batch, Plan, footprint, plan_sweep, round_up
+
+NOBODY = np.iinfo(np.int32).max
+"""Position of a source row that is not there: after every target."""
+
+GROUP_STEP = 16
+"""Group tables are padded to a multiple of this, so that layouts share compiled code."""
+
+
+class Baseline(NamedTuple):
+    """What the prefill keeps.
+
+    hidden: [layers, n, width], every layer's input.
+    key, value: [layers, n, kv_heads, d].
+    rotary: of every row, float32 [n, d] each.
+    logits: float32 [vocabulary], at the last position.
+    last: int32 [], the last position.
+    """
+
+    hidden: Float[Array, "layers n width"]
+    key: Float[Array, "layers n kv_heads d"]
+    value: Float[Array, "layers n kv_heads d"]
+    rotary: Rotary
+    logits: Float[Array, " vocabulary"]
+    last: Int[Array, ""]
+
+
+@jax.jit
+def prefill(
+    model: VideoLLM,
+    x: Float[Array, "n width"],
+    rope_position: Int[Array, "axes n"],
+    last: Int[Array, ""],
+) -> Baseline:
+    """Run the prompt once, keeping what windows start from; rows after `last` are padding."""
+    config = model.config.decoder
+    trace = model.decoder(
+        x,
+        causal_mask(config.layers, jnp.zeros(len(x), jnp.int32)),
+        rope_position=rope_position,
+        length=last + 1,
+        keep=Keep(hidden=True, sources=True),
+        chunk=CHUNK,
+    )
+    assert trace.hidden is not None and trace.sources is not None
+    logits = model.decoder.logits(trace.output[last][None])[0]
+    key, value, _ = trace.sources
+    return Baseline(trace.hidden, key, value, trace.rotary, logits, last)
+
+
+@functools.partial(jax.jit, static_argnames=("rows", "prefix"))
+def suffixes(
+    model: VideoLLM,
+    base: Baseline,
+    group: Int[Array, " n"],
+    allowed: Bool[Array, "batch layers heads g g"],
+    start: Int[Array, ""],
+    first_row: Int[Array, ""],
+    *,
+    rows: int,
+    prefix: int,
+) -> Float[Array, "batch vocabulary"]:
+    """Logits at the last position under each window's table.
+
+    Args:
+        model: the model.
+        base: the prefill's kept states, which all windows share.
+        group: the group of every position.
+        allowed: one table per window.
+        start: the first layer to run.
+        first_row: the first of the `rows` rows to compute.
+        rows: rows computed.
+        prefix: kept rows that are read (those before `first_row` of them).
+    """
+    run = functools.partial(_suffix, model, base, start, first_row, rows, prefix)
+    return jax.vmap(lambda table: run(EdgeMask(group, table)))(allowed)
+
+
+def _suffix(
+    model: VideoLLM,
+    base: Baseline,
+    start: Int[Array, ""],
+    first_row: Int[Array, ""],
+    rows: int,
+    prefix: int,
+    mask: Mask,
+) -> Float[Array, " vocabulary"]:
+    decoder = model.decoder
+    position = first_row + jnp.arange(rows, dtype=jnp.int32)
+    rotary = Rotary(
+        *(jax.lax.dynamic_slice_in_dim(table, first_row, rows) for table in base.rotary)
+    )
+    kept = jnp.arange(prefix, dtype=jnp.int32)
+    kept = jnp.where(kept < first_row, kept, NOBODY)
+
+    def cached(index: Int[Array, ""] | int) -> Sources:
+        return Sources(base.key[index, :prefix], base.value[index, :prefix], kept)
+
+    def step(index: Array, x: Array) -> Array:
+        layer = layer_at(decoder.layers, index)
+        own = layer.sources(x, position, rotary)
+        query = layer.queries(x, rotary)
+        attended = attend_causal(query, own, [cached(index)], mask.at(index), CHUNK)
+        return layer.finish(x, attended)
+
+    x = jax.lax.dynamic_slice_in_dim(base.hidden[start], first_row, rows)
+    final = decoder.config.layers - 1
+    x = jax.lax.fori_loop(start, final, step, x)
+
+    layer = layer_at(decoder.layers, final)
+    own = layer.sources(x, position, rotary)
+    row = (base.last - first_row)[None]
+    query = layer.queries(x[row], Rotary(rotary.cos[row], rotary.sin[row]))
+    attended = attend(query, position[row], [cached(final), own], mask.at(final))
+    return decoder.logits(layer.finish(x[row], attended.output))[0]
+
+
+def tables(
+    layout: TokenLayout, knockouts: Sequence[Knockout], layers: int, heads: int
+) -> Bool[np.ndarray, "batch layers heads g g"]:
+    """One table per knockout, its groups padded to a multiple of `GROUP_STEP`."""
+    masks = [edge_mask(layout, [knockout], layers=layers, heads=heads) for knockout in knockouts]
+    axis = max(mask.allowed.shape[1] for mask in masks)
+    cells = len(layout.cells)
+    padded = round_up(cells, GROUP_STEP)
+    out = np.ones((len(masks), layers, axis, padded, padded), bool)
+    for table, mask in zip(out, masks, strict=True):
+        table[..., :cells, :cells] = np.asarray(mask.allowed)
+    return out
+
+
+def planned(
+    model: VideoLLM,
+    embedded: Embedded,
+    layout: TokenLayout,
+    knockouts: Sequence[Knockout],
+    *,
+    budget: int | None = None,
+) -> Answers:
+    """Logits at the last position under every knockout, as `reference.full_forwards` gives them.
+
+    Args:
+        model: the model.
+        embedded: the prompt.
+        layout: its token groups.
+        knockouts: in any order.
+        budget: device bytes for kept states and one batch; None for no limit.
+
+    Raises:
+        FlowjaxError: see `edge_mask` and `plan_sweep`.
+    """
+    config = model.config.decoder
+    plan = plan_sweep(
+        layout.length,
+        [footprint(layout, knockout) for knockout in knockouts],
+        config,
+        value_bytes=embedded.x.dtype.itemsize,
+        budget=budget,
+    )
+    base = prefill(model, *embedded.padded(plan.length), jnp.asarray(layout.length - 1, jnp.int32))
+    return Answers(base.logits, run_plan(model, base, layout, knockouts, plan))
+
+
+def run_plan(
+    model: VideoLLM,
+    base: Baseline,
+    layout: TokenLayout,
+    knockouts: Sequence[Knockout],
+    plan: Plan,
+) -> Iterator[tuple[Sequence[int], Float[Array, "batch vocabulary"]]]:
+    """Run the batches of a plan from a prefill of the same prompt."""
+    group = jnp.asarray(np.pad(layout.cell, (0, plan.length - layout.length)), jnp.int32)
+    for batch in plan.batches:
+        allowed = _batch_tables(model, layout, knockouts, batch)
+        logits = suffixes(
+            model,
+            base,
+            group,
+            allowed,
+            jnp.asarray(batch.start, jnp.int32),
+            jnp.asarray(batch.first_row, jnp.int32),
+            rows=batch.rows,
+            prefix=batch.prefix,
+        )
+        yield batch.knockouts, logits[: len(batch.knockouts)]
+
+
+def _batch_tables(
+    model: VideoLLM, layout: TokenLayout, knockouts: Sequence[Knockout], batch: Batch
+) -> Bool[Array, "batch layers heads g g"]:
+    config = model.config.decoder
+    chosen = [knockouts[index] for index in batch.knockouts]
+    chosen += chosen[-1:] * (batch.size - len(chosen))
+    return jnp.asarray(tables(layout, chosen, config.layers, config.heads))

@@ -1,0 +1,77 @@
+"""From a question about a video to what an engine reads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from flowjax.data.prompt import Question
+from flowjax.data.video import read_frames
+from flowjax.errors import FlowjaxError
+from flowjax.layout import EncodedPrompt, encode_prompt
+from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.video_llm import VideoLLM
+from flowjax.sweep.answers import Embedded
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question about one video.
+
+    start, end: seconds of the video that the question is about; None for its ends.
+    """
+
+    sample_id: str
+    task: str
+    video: Path
+    question: Question
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sample decoded, preprocessed and tokenized.
+
+    pixel_values: float32 [frames, channels, size, size].
+    true_id: token id of the true option's letter.
+    repeated_frames: whether the video has fewer frames than the model reads.
+    """
+
+    sample: Sample
+    prompt: EncodedPrompt
+    pixel_values: Float[np.ndarray, "t c h w"]
+    true_id: int
+    repeated_frames: bool
+
+
+def prepare(loaded: LoadedModel, sample: Sample) -> Prepared:
+    """Everything about a sample that needs no accelerator.
+
+    Raises:
+        FlowjaxError: an unreadable video, or a question that the model cannot be asked.
+    """
+    answer = sample.question.answer
+    if answer is None:
+        raise FlowjaxError(f"sample {sample.sample_id!r}: the true option is not known")
+    true_id = loaded.tokenizer.token_to_id(answer)
+    if true_id is None:
+        raise FlowjaxError(f"the tokenizer has no token for the letter {answer!r}")
+    prompt = encode_prompt(loaded.family.prompt(loaded.config, sample.question), loaded.tokenizer)
+    clip = read_frames(sample.video, loaded.config.frames, start=sample.start, end=sample.end)
+    return Prepared(sample, prompt, loaded.preprocess(clip.frames), true_id, clip.repeated)
+
+
+@jax.jit
+def _embed(model: VideoLLM, ids: Array, position: Array, pixel_values: Array) -> Array:
+    return model.embed(ids, position, model.encode_video(pixel_values))
+
+
+def embed(model: VideoLLM, prepared: Prepared) -> Embedded:
+    """The decoder's input: text embeddings with the video's in their places."""
+    prompt = prepared.prompt
+    x = _embed(model, prompt.ids, prompt.video_position, prepared.pixel_values)
+    return Embedded(x, jnp.asarray(prompt.rope_position))
