@@ -1,0 +1,52 @@
+# make demo      install, convert a checkpoint, sweep it over real videos, draw the figures
+# make test      install the test extras, lint, type-check, run the suite
+# make test-all  the same with the tests marked slow
+# make lock      resolve pyproject.toml anew (needs uv)
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
+TORCH  := 2.13.0
+LOCK   := uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
+
+.PHONY: demo test test-all lint lock clean
+
+demo: $(VENV)/.demo
+	$(BIN)/flowjax demo --out runs/demo --overwrite
+
+test: lint
+	$(BIN)/pytest -n 2
+
+test-all: lint
+	$(BIN)/pytest -n 2 -m "slow or not slow"
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+# The locks name every package, so with --no-deps nothing unlocked can slip in.
+$(VENV)/.demo: requirements.lock pyproject.toml | $(BIN)/python
+	$(PIP) --no-deps --requirement requirements.lock
+	$(PIP) --no-deps --editable .
+	touch $@
+
+# PyTorch's CPU build: from a local wheel if pip knows of one, else from PyTorch's own CPU index.
+# The registry's default build for Linux brings several GB of CUDA.
+$(VENV)/.test: requirements-test.lock $(VENV)/.demo
+	$(PIP) --no-deps --requirement requirements-test.lock
+	$(PIP) --no-deps "torch==$(TORCH)+cpu" 2>/dev/null || \
+	  $(PIP) --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$(TORCH)"
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+lock:
+	$(LOCK) pyproject.toml --output-file requirements.lock
+	$(LOCK) --extra test --constraint requirements.lock pyproject.toml | \
+	  grep -vE '^(torch|triton|cuda-|nvidia-)' > requirements-test.lock
+
+clean:
+	rm -rf $(VENV) .cache runs
