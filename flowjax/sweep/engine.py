@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from flowjax.edges import EdgeMask, Knockout, Mask, causal_mask, edge_mask
 from flowjax.layout import TokenLayout
 from flowjax.models.attention import Sources, attend, attend_causal
-from flowjax.models.decoder import Keep
+from flowjax.models.decoder import Keep, deepened
 from flowjax.models.rope import Rotary
 from flowjax.models.stack import layer_at
 from flowjax.models.video_llm import VideoLLM
@@ -37,6 +37,7 @@ class Baseline(NamedTuple):
     rotary: of every row, float32 [n, d] each.
     logits: float32 [vocabulary], at the last position.
     last: int32 [], the last position.
+    deepstack: [k, n, width], as the prompt has it.
     """
 
     hidden: Float[Array, "layers n width"]
@@ -45,21 +46,18 @@ class Baseline(NamedTuple):
     rotary: Rotary
     logits: Float[Array, " vocabulary"]
     last: Int[Array, ""]
+    deepstack: Float[Array, "k n width"] | None
 
 
 @jax.jit
-def prefill(
-    model: VideoLLM,
-    x: Float[Array, "n width"],
-    rope_position: Int[Array, "axes n"],
-    last: Int[Array, ""],
-) -> Baseline:
+def prefill(model: VideoLLM, embedded: Embedded, last: Int[Array, ""]) -> Baseline:
     """Run the prompt once, keeping what windows start from; rows after `last` are padding."""
     config = model.config.decoder
     trace = model.decoder(
-        x,
-        causal_mask(config.layers, jnp.zeros(len(x), jnp.int32)),
-        rope_position=rope_position,
+        embedded.x,
+        causal_mask(config.layers, jnp.zeros(len(embedded.x), jnp.int32)),
+        rope_position=embedded.rope_position,
+        deepstack=embedded.deepstack,
         length=last + 1,
         keep=Keep(hidden=True, sources=True),
         chunk=CHUNK,
@@ -67,7 +65,7 @@ def prefill(
     assert trace.hidden is not None and trace.sources is not None
     logits = model.decoder.logits(trace.output[last][None])[0]
     key, value, _ = trace.sources
-    return Baseline(trace.hidden, key, value, trace.rotary, logits, last)
+    return Baseline(trace.hidden, key, value, trace.rotary, logits, last, embedded.deepstack)
 
 
 @functools.partial(jax.jit, static_argnames=("rows", "prefix"))
@@ -112,6 +110,9 @@ def _suffix(
     rotary = Rotary(
         *(jax.lax.dynamic_slice_in_dim(table, first_row, rows) for table in base.rotary)
     )
+    deepstack = base.deepstack
+    if deepstack is not None:
+        deepstack = jax.lax.dynamic_slice_in_dim(deepstack, first_row, rows, axis=1)
     kept = jnp.arange(prefix, dtype=jnp.int32)
     kept = jnp.where(kept < first_row, kept, NOBODY)
 
@@ -123,7 +124,7 @@ def _suffix(
         own = layer.sources(x, position, rotary)
         query = layer.queries(x, rotary)
         attended = attend_causal(query, own, [cached(index)], mask.at(index), CHUNK)
-        return layer.finish(x, attended)
+        return deepened(layer.finish(x, attended), deepstack, index)
 
     x = jax.lax.dynamic_slice_in_dim(base.hidden[start], first_row, rows)
     final = decoder.config.layers - 1
@@ -134,7 +135,9 @@ def _suffix(
     row = (base.last - first_row)[None]
     query = layer.queries(x[row], Rotary(rotary.cos[row], rotary.sin[row]))
     attended = attend(query, position[row], [cached(final), own], mask.at(final))
-    return decoder.logits(layer.finish(x[row], attended.output))[0]
+    output = layer.finish(x[row], attended.output)
+    at_row = None if deepstack is None else deepstack[:, row]
+    return decoder.logits(deepened(output, at_row, final))[0]
 
 
 def tables(
@@ -179,7 +182,7 @@ def planned(
         value_bytes=embedded.x.dtype.itemsize,
         budget=budget,
     )
-    base = prefill(model, *embedded.padded(plan.length), jnp.asarray(layout.length - 1, jnp.int32))
+    base = prefill(model, embedded.padded(plan.length), jnp.asarray(layout.length - 1, jnp.int32))
     return Answers(base.logits, run_plan(model, base, layout, knockouts, plan))
 
 

@@ -29,7 +29,13 @@ def last_logits(
     Returns:
         float32 [vocabulary].
     """
-    trace = model.decoder(embedded.x, mask, rope_position=embedded.rope_position, length=last + 1)
+    trace = model.decoder(
+        embedded.x,
+        mask,
+        rope_position=embedded.rope_position,
+        deepstack=embedded.deepstack,
+        length=last + 1,
+    )
     return model.decoder.logits(trace.output[last][None])[0]
 
 

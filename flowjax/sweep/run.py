@@ -1,6 +1,7 @@
 """A sweep over samples: decode ahead, run an engine, store rows."""
 
 import hashlib
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,8 @@ from flowjax.sweep.rows import Outcome, read_out, result_table
 from flowjax.sweep.sample import Prepared, Sample, embed, prepare
 from flowjax.sweep.store import RunStore
 from flowjax.version import __version__
+
+LOG = logging.getLogger(__name__)
 
 AHEAD = 2
 """Batches whose answers may be pending on the device while the host prepares the next."""
@@ -64,6 +67,12 @@ def sweep(
     total, finished = len(samples) * len(cells), len(done) * len(cells)
     with progress_bar("knockouts", total, finished) as advance:
         for index, prepared in _ahead(loaded, samples, todo):
+            if prepared.repeated_frames:
+                LOG.warning(
+                    "%s has too few frames for %d; some are repeated",
+                    prepared.sample.video,
+                    loaded.config.frames,
+                )
             knockouts = [cell.knockout for cell in cells]
             answers = engine(
                 loaded.model, embed(loaded.model, prepared), prepared.prompt.layout, knockouts
@@ -133,7 +142,7 @@ def run_settings(
         videos.update(repr((sample.start, sample.end, video_digest(sample.video))).encode())
     return {
         "model": loaded.name,
-        "checkpoint": loaded.digest,
+        "checkpoint": checkpoint_digest(loaded.path),
         "dtype": str(loaded.model.dtype),
         "samples": len(samples),
         "questions": questions.hexdigest(),
@@ -147,6 +156,17 @@ def run_settings(
         "style": protocol.style,
         "version": __version__,
     }
+
+
+def checkpoint_digest(path: Path) -> str:
+    """SHA-256 of a converted model's configuration and the start of every parameter file."""
+    total = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and (file.parent == path or file.parent.parent == path / "params"):
+            total.update(str(file.relative_to(path)).encode())
+            with file.open("rb") as handle:
+                total.update(handle.read(1 << 16))
+    return total.hexdigest()
 
 
 def video_digest(path: Path) -> str:

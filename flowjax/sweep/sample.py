@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from flowjax.data.prompt import Question
+from flowjax.data.prompt import Question, VideoShape
 from flowjax.data.video import read_frames
 from flowjax.errors import FlowjaxError
 from flowjax.layout import EncodedPrompt, encode_prompt
@@ -36,14 +36,14 @@ class Sample:
 class Prepared:
     """A sample decoded, preprocessed and tokenized.
 
-    pixel_values: float32 [frames, channels, size, size].
+    pixel_values: float32 [frames, ...], with the axes of the family's preprocessor.
     true_id: token id of the true option's letter.
     repeated_frames: whether the video has fewer frames than the model reads.
     """
 
     sample: Sample
     prompt: EncodedPrompt
-    pixel_values: Float[np.ndarray, "t c h w"]
+    pixel_values: Float[np.ndarray, "t ..."]
     true_id: int
     repeated_frames: bool
 
@@ -60,9 +60,12 @@ def prepare(loaded: LoadedModel, sample: Sample) -> Prepared:
     true_id = loaded.tokenizer.token_to_id(answer)
     if true_id is None:
         raise FlowjaxError(f"the tokenizer has no token for the letter {answer!r}")
-    prompt = encode_prompt(loaded.family.prompt(loaded.config, sample.question), loaded.tokenizer)
     clip = read_frames(sample.video, loaded.config.frames, start=sample.start, end=sample.end)
-    return Prepared(sample, prompt, loaded.preprocess(clip.frames), true_id, clip.repeated)
+    pixel_values = loaded.preprocess(clip.frames)
+    shape = VideoShape(pixel_values.shape, tuple(map(float, clip.timestamps)))
+    text = loaded.family.prompt(loaded.config, sample.question, shape)
+    prompt = encode_prompt(text, loaded.tokenizer)
+    return Prepared(sample, prompt, pixel_values, true_id, clip.repeated)
 
 
 @jax.jit

@@ -10,10 +10,8 @@ Killed at any moment, the same command goes on after the last finished sample.
 import errno
 import hashlib
 import json
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowjax.errors import FlowjaxError
+from flowjax.files import atomically, check_writable
 
 FORMAT = 1
 
@@ -145,34 +144,6 @@ def digest(settings: Mapping[str, Any]) -> str:
     """SHA-256 of settings written as canonical JSON."""
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def check_writable(path: Path) -> None:
-    """Refuse early a path that could not be created.
-
-    Raises:
-        FlowjaxError: the nearest existing parent is a file or is not writable.
-    """
-    parent = next(folder for folder in path.absolute().parents if folder.exists())
-    if not parent.is_dir():
-        raise FlowjaxError(f"{path} cannot be made: {parent} is a file")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise FlowjaxError(f"{path} cannot be made: {parent} is not writable")
-
-
-def atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name, flush it to disk, and give it its name when complete."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Statistics and figures from stored results; no model is needed."""
