@@ -1,110 +1,229 @@
-"""From decoded frames to the pixel values that a vision tower reads."""
+"""Frames to a vision tower's pixel values, as the checkpoints' own processors compute them.
 
+Pillow resizes, on uint8, so results are those of the reference to the last bit before rescaling.
+"""
+
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from flowjax.errors import FlowjaxError
+from flowjax.models.hf_config import HFConfig
 
-LONGEST = 640
-"""No side of the first resize exceeds this, where the crop allows it."""
+_LONG_SIDE = 640  # pixels; bounds what the first resize of `FramePreprocessor` makes
+_BICUBIC = 3  # Pillow's number, which configuration files use
+_CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
+_CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
-Numbers = tuple[float, float, float]
+# What an image processor's configuration says besides how to compute pixel values of a frame: its
+# class, its call's arguments, and the tiling of large still images.
+_NO_EFFECT = (
+    "_valid_processor_keys", "image_processor_type", "processor_class", "feature_extractor_type",
+    "do_convert_rgb", "return_tensors", "data_format", "input_data_format", "device",
+    "disable_grouping", "aspect_ratio_setting", "image_grid_pinpoints", "do_pad",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Rescaling of uint8 by `factor`, then (x - mean) / std per channel (red, green, blue)."""
+
+    factor: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def table(self) -> Float32[np.ndarray, "256 3"]:
+        """The value of every uint8 in every channel."""
+        rescaled = (np.arange(256) * self.factor).astype(np.float32)[:, None]
+        return (rescaled - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
 
 
 @dataclass(frozen=True)
 class FramePreprocessor:
-    """The published preprocessing of PLLaVA and InternVL: square crops of whole frames.
+    """One square of every frame: the video preprocessing of PLLaVA, also used for InternVL.
 
-    Two bicubic resizes on 8-bit values (Pillow's), centre crop, rescaling, normalisation.
+    size: side of the square, S pixels.
 
-    size: side of the square in pixels.
-    rescale: factor from 8-bit values.
-    mean, std: per channel, after rescaling.
+    With short and long side of a frame and r = long / short: resize the short side to
+    max(S, min(short, int(min(640, long) / r))), then to S, the long side in proportion each time,
+    rounded down; cut an S x S square from the centre; normalise.
     """
 
     size: int
-    rescale: float
-    mean: Numbers
-    std: Numbers
+    normalisation: Normalisation
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], source: str) -> "FramePreprocessor":
         """Read a parsed `preprocessor_config.json`; `source` names it in errors.
 
         Raises:
-            FlowjaxError: a field that changes the computation is not at its supported value.
+            FlowjaxError: a field with a value that is not supported, or that is not known.
         """
-        for field in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
-            _expect(config, source, field, (True,))
-        _expect(config, source, "do_convert_rgb", (True,))
-        _expect(config, source, "resample", (3,))
-        size = _side(config.get("size"), f"{source}: size")
-        if "crop_size" in config and _side(config["crop_size"], f"{source}: crop_size") != size:
+        fields = HFConfig(config, f"{source}: ")
+        fields.expect("default_to_square", False)
+        fields.expect("do_center_crop", True)
+        size = _side(fields, "size", 224, ("shortest_edge",))
+        crop = _side(fields, "crop_size", size, ("height", "width"))
+        if crop != size:
             raise FlowjaxError(
-                f"{source}: crop_size is {config['crop_size']!r}; it must equal size, {size}"
+                f"{fields.name('crop_size')} is {crop}; it must be {size}, the shortest edge of "
+                "`size`"
             )
-        rescale = config.get("rescale_factor", 1 / 255)
-        if not isinstance(rescale, int | float) or rescale <= 0:
-            raise FlowjaxError(f"{source}: rescale_factor is {rescale!r}; it must be above 0")
-        return cls(
-            size=size,
-            rescale=float(rescale),
-            mean=_channels(config, source, "image_mean"),
-            std=_channels(config, source, "image_std"),
+        normalisation = _normalisation(fields, _CLIP_MEAN, _CLIP_STD)
+        fields.ignore(*_NO_EFFECT)
+        fields.finish()
+        return cls(size, normalisation)
+
+    def __call__(
+        self, frames: UInt8[np.ndarray, "frames height width 3"]
+    ) -> Float32[np.ndarray, "frames 3 size size"]:
+        """Pixel values of frames in RGB."""
+        size = self.size
+        squares = np.empty((len(frames), size, size, 3), np.uint8)
+        for square, frame in zip(squares, frames, strict=True):
+            image = Image.fromarray(frame)
+            ratio = max(image.size) / min(image.size)
+            bound = int(min(_LONG_SIDE, max(image.size)) / ratio)
+            image = _resize_short_side(image, max(size, min(*image.size, bound)))
+            image = _resize_short_side(image, size)
+            left, top = (image.width - size) // 2, (image.height - size) // 2
+            square[...] = np.asarray(image)[top : top + size, left : left + size]
+        values = self.normalisation.table()[squares, np.arange(3)]
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """The patches of a video.
+
+    pixel_values: float32 [frames * rows * columns, 3 * patch * patch], each patch as (channel, row,
+        column); patches by frame, then by merged block, row by row, then within the block.
+    grid: (frames, rows, columns) of patches.
+    """
+
+    pixel_values: Float32[np.ndarray, "patches values"]
+    grid: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class PatchPreprocessor:
+    """Patches of whole frames at about their own resolution: that of VideoLLaMA3.
+
+    patch: side of a patch in pixels.
+    merge: patches per side of the blocks that the model merges.
+    min_tokens, max_tokens: bounds on merged blocks, of one frame and of the whole video.
+
+    With f = patch * merge, sides are the multiples of f nearest the frame's (half to even); frames
+    of more than max_tokens * f^2 / frames pixels are made smaller, and those of fewer than
+    min_tokens * f^2 larger, with about the same ratio of sides.
+    """
+
+    patch: int
+    merge: int
+    min_tokens: int
+    max_tokens: int
+    normalisation: Normalisation
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], source: str, *, merge: int = 2
+    ) -> "PatchPreprocessor":
+        """Read a parsed `preprocessor_config.json`; `source` names it in errors.
+
+        Raises:
+            FlowjaxError: a field with a value that is not supported, or that is not known.
+        """
+        fields = HFConfig(config, f"{source}: ")
+        patch = fields.positive("patch_size")
+        least, most = fields.positive("min_tokens"), fields.positive("max_tokens")
+        normalisation = _normalisation(fields, [0.5] * 3, [0.5] * 3)
+        fields.ignore(*_NO_EFFECT)
+        fields.finish()
+        return cls(patch, merge, least, most, normalisation)
+
+    def __call__(self, frames: UInt8[np.ndarray, "frames height width 3"]) -> Patches:
+        """Patches of frames in RGB."""
+        count, height, width = frames.shape[:3]
+        height, width = self.resized(count, height, width)
+        if not height * width:
+            raise FlowjaxError(
+                f"{count} frames of {frames.shape[2]} x {frames.shape[1]} pixels do not fit into "
+                f"{self.max_tokens} tokens; take fewer frames"
+            )
+        resized = np.empty((count, height, width, 3), np.uint8)
+        for target, frame in zip(resized, frames, strict=True):
+            image = Image.fromarray(frame)
+            target[...] = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+        values = self.normalisation.table()[resized, np.arange(3)]
+        patch, merge = self.patch, self.merge
+        rows, columns = height // patch, width // patch
+        blocks = values.reshape(
+            count, rows // merge, merge, patch, columns // merge, merge, patch, 3
         )
+        ordered = blocks.transpose(0, 1, 4, 2, 5, 7, 3, 6)
+        return Patches(ordered.reshape(-1, 3 * patch * patch), (count, rows, columns))
 
-    def __call__(self, frames: UInt8[np.ndarray, "t h w 3"]) -> Float[np.ndarray, "t 3 s s"]:
-        """Pixel values float32 [t, 3, size, size] of RGB frames."""
-        pixels = np.stack([self._crop(frame) for frame in frames]).astype(np.float32)
-        scaled = pixels * np.float32(self.rescale)
-        normed = (scaled - np.float32(self.mean)) / np.float32(self.std)
-        return np.ascontiguousarray(normed.transpose(0, 3, 1, 2))
-
-    def _crop(self, frame: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "s s 3"]:
-        image = Image.fromarray(frame)
-        short, long = sorted(image.size)
-        first = max(self.size, min(short, int(min(LONGEST, long) * short / long)))
-        image = _resize(_resize(image, first), self.size)
-        left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
-        return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
-
-
-def _resize(image: Image.Image, short: int) -> Image.Image:
-    """Resize so that the shorter side is `short`; the longer one is rounded down."""
-    width, height = image.size
-    if width <= height:
-        size = short, int(short * height / width)
-    else:
-        size = int(short * width / height), short
-    return image.resize(size, Image.Resampling.BICUBIC)
+    def resized(self, count: int, height: int, width: int) -> tuple[int, int]:
+        """Height and width that `count` frames of this height and width are resized to."""
+        factor = self.patch * self.merge
+        most = self.max_tokens * factor**2 // count
+        least = self.min_tokens * factor**2
+        new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
+        if new_height * new_width > most:
+            beta = math.sqrt(height * width / most)
+            new_height = math.floor(height / beta / factor) * factor
+            new_width = math.floor(width / beta / factor) * factor
+        if new_height * new_width < least:
+            beta = math.sqrt(least / (height * width))
+            new_height = math.ceil(height * beta / factor) * factor
+            new_width = math.ceil(width * beta / factor) * factor
+        return new_height, new_width
 
 
-def _expect(
-    config: Mapping[str, Any], source: str, field: str, allowed: tuple[object, ...]
-) -> None:
-    value = config.get(field, allowed[0])
-    if value not in allowed:
-        raise FlowjaxError(f"{source}: {field} is {value!r}; only {allowed[0]!r} is supported")
+def _resize_short_side(image: Image.Image, size: int) -> Image.Image:
+    short, long = min(image.size), max(image.size)
+    other = int(size * long / short)
+    shape = (size, other) if image.width <= image.height else (other, size)
+    return image.resize(shape, Image.Resampling.BICUBIC)
 
 
-def _side(value: object, field: str) -> int:
-    if isinstance(value, Mapping):
-        sides = {name: value[name] for name in ("shortest_edge", "height", "width") if name in value}
-        if len(set(sides.values())) == 1 and set(value) == set(sides):
-            value = next(iter(sides.values()))
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise FlowjaxError(f"{field} is {value!r}; it must be one side of a square in pixels")
-    return value
+def _side(fields: HFConfig, name: str, default: int, keys: tuple[str, ...]) -> int:
+    """The side of a square, given as one number or as a mapping of `keys` to that number."""
+    value = fields.take(name, object, default)
+    sides = (
+        list(value.values()) if isinstance(value, Mapping) and set(value) == set(keys) else [value]
+    )
+    if len(set(map(repr, sides))) > 1 or type(sides[0]) is not int or sides[0] < 1:
+        wanted = " and ".join(f"`{key}`" for key in keys)
+        raise FlowjaxError(
+            f"{fields.name(name)} is {value!r}; it must be a whole number from 1, or {wanted} "
+            "with one"
+        )
+    return sides[0]
 
 
-def _channels(config: Mapping[str, Any], source: str, field: str) -> Numbers:
-    value = config.get(field)
-    if not isinstance(value, list) or len(value) != 3:
-        raise FlowjaxError(f"{source}: {field} is {value!r}; it must be three numbers")
-    red, green, blue = (float(number) for number in value)
+def _normalisation(fields: HFConfig, mean: list[float], std: list[float]) -> Normalisation:
+    fields.expect("do_resize", True)
+    fields.expect("resample", _BICUBIC)
+    fields.expect("do_rescale", True)
+    fields.expect("do_normalize", True)
+    factor = fields.take("rescale_factor", float, 1 / 255)
+    normalisation = Normalisation(
+        factor, _channels(fields, "image_mean", mean), _channels(fields, "image_std", std)
+    )
+    if not all(normalisation.std):
+        raise FlowjaxError(f"{fields.name('image_std')} holds a zero")
+    return normalisation
+
+
+def _channels(fields: HFConfig, name: str, default: list[float]) -> tuple[float, float, float]:
+    value = fields.take(name, list, default)
+    if len(value) != 3 or not all(type(x) in {int, float} and math.isfinite(x) for x in value):
+        raise FlowjaxError(f"{fields.name(name)} is {value}; it must be three numbers")
+    red, green, blue = map(float, value)
     return red, green, blue

@@ -47,6 +47,32 @@ class Question:
 
 
 @dataclass(frozen=True)
+class VideoShape:
+    """What a prompt must know of the video it is about.
+
+    pixels: shape of the pixel values that the family's preprocessor made of it.
+    timestamps: when each frame is shown, in seconds after the video's first frame.
+    """
+
+    pixels: tuple[int, ...]
+    timestamps: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RopeGrid:
+    """Where multimodal rotary embedding puts the tokens of one placeholder.
+
+    frames, rows, columns: the grid that the placeholder expands to, in that order.
+    step: positions on the time axis from one frame to the next; their sum is rounded down.
+    """
+
+    frames: int
+    rows: int
+    columns: int
+    step: float
+
+
+@dataclass(frozen=True)
 class Span:
     """Characters `[start, stop)` of a prompt that belong to the cell `cell`."""
 
@@ -62,6 +88,7 @@ class Prompt:
     spans: cover the text in order, without overlap; the video's placeholders lie in none.
     placeholder: the text of one placeholder token.
     videos: per placeholder in the text, the cells it expands to, each with its number of positions.
+    grids: one per placeholder if the family has multimodal rotary embedding, otherwise none.
     true_option: the cell of the true option, if known.
     """
 
@@ -69,6 +96,7 @@ class Prompt:
     spans: tuple[Span, ...]
     placeholder: str
     videos: tuple[tuple[tuple[str, int], ...], ...]
+    grids: tuple[RopeGrid, ...] = ()
     true_option: str | None = None
 
 
@@ -79,6 +107,7 @@ class PromptBuilder:
     _parts: list[str] = field(default_factory=list)
     _spans: list[Span] = field(default_factory=list)
     _videos: list[tuple[tuple[str, int], ...]] = field(default_factory=list)
+    _grids: list[RopeGrid] = field(default_factory=list)
     _placeholder: str = ""
     _length: int = 0
     _true_option: str | None = None
@@ -88,10 +117,20 @@ class PromptBuilder:
         self._spans.append(Span(cell, self._length, self._length + len(text)))
         self._append(text)
 
-    def video(self, placeholder: str, cells: Sequence[tuple[str, int]]) -> None:
-        """Append one placeholder token that expands to `cells` (name, number of positions)."""
+    def video(
+        self,
+        placeholder: str,
+        cells: Sequence[tuple[str, int]],
+        grid: RopeGrid | None = None,
+    ) -> None:
+        """Append one placeholder token that expands to `cells` (name, number of positions).
+
+        grid: for families with multimodal rotary embedding.
+        """
         self._placeholder = placeholder
         self._videos.append(tuple(cells))
+        if grid is not None:
+            self._grids.append(grid)
         self._append(placeholder)
 
     def question(self, question: Question) -> None:
@@ -115,6 +154,7 @@ class PromptBuilder:
             tuple(self._spans),
             self._placeholder,
             tuple(self._videos),
+            tuple(self._grids),
             self._true_option,
         )
 

@@ -1,0 +1,1 @@
+"""Tensor tables of the model families, one module each, found by their names."""

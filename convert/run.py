@@ -1,0 +1,187 @@
+"""Converting a Hugging Face checkpoint to a flowjax model."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+
+from convert.hub import local_directory
+from convert.mapping import table_of
+from convert.output import check_output, check_space, new_directory
+from convert.plan import Plan, make_plan
+from convert.progress import progress_bar
+from convert.source import SafetensorsSource, open_source
+from convert.writer import write_parameters
+from flowjax.errors import FlowjaxError
+from flowjax.models.checkpoint import (
+    CONFIG,
+    FORMAT,
+    MANIFEST,
+    PARAMETERS,
+    PREPROCESSOR,
+    TOKENIZER,
+    Manifest,
+    read_tokenizer,
+)
+from flowjax.models.registry import family_of, read_json
+from flowjax.models.video_llm import VideoLLMConfig, parameter_shapes
+from flowjax.version import __version__
+
+SIDE_FILES = (
+    CONFIG,
+    TOKENIZER,
+    PREPROCESSOR,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "processor_config.json",
+)
+DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+DtypeName = Literal["float32", "bfloat16"]
+SIDE_BYTES = 64 * 2**20
+"""Room for everything but the parameters."""
+
+
+@dataclass(frozen=True)
+class ConvertReport:
+    """What a conversion did.
+
+    parameters: number of parameters (scalars).
+    bytes: of all parameters as written.
+    tensors: keys of the checkpoint that were used.
+    ignored: reason by key, for all others.
+    """
+
+    out: Path
+    family: str
+    parameters: int
+    bytes: int
+    tensors: int
+    ignored: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose configuration has been read, side files parsed, and headers planned.
+
+    fields: of `config.json`, with the user's overrides.
+    """
+
+    source: SafetensorsSource
+    fields: Mapping[str, Any]
+    config: VideoLLMConfig
+    plan: Plan
+
+
+def convert(
+    src: str | Path,
+    out: str | Path,
+    *,
+    dtype: DtypeName | None = None,
+    pooling_shape: tuple[int, int, int] | None = None,
+    note: str = "",
+    overwrite: bool = False,
+    revision: str | None = None,
+) -> ConvertReport:
+    """Convert a checkpoint; `out` appears complete or not at all.
+
+    Args:
+        src: a directory, or the id of a repository on the Hugging Face hub.
+        out: the directory to write, in the layout of `flowjax.models.checkpoint`.
+        dtype: of all parameters; None keeps that of each tensor.
+        pooling_shape: (frames, rows, columns) of video tokens, in place of the configuration's.
+        note: a remark that every output made with the model repeats.
+        overwrite: whether an earlier conversion at `out` may be replaced.
+        revision: branch, tag or commit of a hub repository.
+
+    Raises:
+        FlowjaxError: `src` or `out` does not serve; nothing has been written.
+    """
+    out = Path(out)
+    check_output(out, overwrite=overwrite)
+    directory = local_directory(src, revision)
+    checkpoint = read_checkpoint(directory, dtype=dtype, pooling_shape=pooling_shape)
+    plan, config = checkpoint.plan, checkpoint.config
+    check_space(out, plan.bytes + SIDE_BYTES)
+    overrides = {"dtype": dtype, "pooling_shape": pooling_shape, "revision": revision}
+    manifest = Manifest(
+        format=FORMAT,
+        family=config.family,
+        name=_name(src),
+        source=str(src),
+        note=note,
+        flowjax_version=__version__,
+        overrides={option: value for option, value in overrides.items() if value is not None},
+        parameters=plan.count,
+        dtype={parameter.path: parameter.dtype.name for parameter in plan.parameters},
+    )
+    with new_directory(out) as partial:
+        for name in SIDE_FILES:
+            if (directory / name).is_file():
+                shutil.copyfile(directory / name, partial / name)
+        if pooling_shape is not None:
+            _write_json(partial / CONFIG, checkpoint.fields)
+        with progress_bar(f"converting {_name(src)}", plan.bytes) as report:
+            try:
+                write_parameters(partial / PARAMETERS, plan, checkpoint.source, report)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise FlowjaxError(f"{out} cannot be written: {error}") from error
+        _write_json(partial / MANIFEST, dataclasses.asdict(manifest))
+    return ConvertReport(
+        out=out,
+        family=config.family,
+        parameters=plan.count,
+        bytes=plan.bytes,
+        tensors=len({key for parameter in plan.parameters for key in parameter.keys}),
+        ignored=plan.ignored,
+    )
+
+
+def read_checkpoint(
+    directory: Path,
+    *,
+    dtype: DtypeName | None = None,
+    pooling_shape: tuple[int, int, int] | None = None,
+) -> Checkpoint:
+    """Read everything of a checkpoint but its weights, and check that it can be converted.
+
+    Raises:
+        FlowjaxError: names the file, field or key that does not serve.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise FlowjaxError(f"--dtype {dtype} is not supported; {' and '.join(DTYPES)} are")
+    fields = read_json(directory / CONFIG)
+    if pooling_shape is not None:
+        fields |= {"pooling_shape": list(pooling_shape), "num_frames": pooling_shape[0]}
+    family = family_of(fields, str(directory / CONFIG))
+    config = family.read_config(fields, str(directory / CONFIG))
+    family.read_preprocessor(read_json(directory / PREPROCESSOR), str(directory / PREPROCESSOR))
+    tokenizer = read_tokenizer(directory / TOKENIZER)
+    if tokenizer.get_vocab_size() > config.decoder.vocabulary:
+        raise FlowjaxError(
+            f"{directory / TOKENIZER} has {tokenizer.get_vocab_size()} tokens, but the model has "
+            f"{config.decoder.vocabulary} embeddings; it belongs to another model"
+        )
+    source = open_source(directory)
+    plan = make_plan(
+        source,
+        table_of(config, fields),
+        parameter_shapes(config),
+        None if dtype is None else DTYPES[dtype],
+    )
+    return Checkpoint(source, fields, config, plan)
+
+
+def _name(src: str | Path) -> str:
+    """The last part of a directory's path or a repository's id."""
+    return Path(src).resolve().name if Path(src).is_dir() else str(src).rsplit("/", 1)[-1]
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

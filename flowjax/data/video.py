@@ -1,0 +1,178 @@
+"""Frames of a video file, decoded with decord on the CPU."""
+
+import io
+import math
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import decord
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8
+
+from flowjax.data.container import Container, inspect
+from flowjax.errors import FlowjaxError
+
+# Every repeated frame counts: decord's default hides those that it could not decode.
+_NO_STALE_FRAMES: Any = 1e-9
+_DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, AssertionError)
+
+
+@dataclass(frozen=True, eq=False)
+class VideoClip:
+    """Frames chosen from a video.
+
+    frames: uint8 [frames, height, width, 3], RGB, turned as the file says.
+    indices: int64 [frames], which of the video's frames each is, from 0, in display order.
+    timestamps: float64 [frames], when each is shown, in seconds after the video's first frame.
+    fps: average frames per second of the video.
+    """
+
+    frames: UInt8[np.ndarray, "frames height width 3"]
+    indices: Int64[np.ndarray, " frames"]
+    timestamps: Float64[np.ndarray, " frames"]
+    fps: float
+
+    @property
+    def repeated(self) -> bool:
+        """Whether some frame was taken more than once, as the clip has too few of them."""
+        return len(np.unique(self.indices)) < len(self.indices)
+
+
+def frame_indices(first: int, last: int, count: int) -> Int64[np.ndarray, " count"]:
+    """The middle frames of `count` equal parts of `[first, last]`, rounded as PLLaVA's loader does.
+
+    With g = (last - first) / count: index_i = int(first + g/2 + round(g i)), half to even. Where
+    there are about as many frames as parts, or fewer, some index comes more than once.
+
+    Raises:
+        FlowjaxError: `count` below 1, or `first` and `last` that are not 0 <= first <= last.
+    """
+    if count < 1:
+        raise FlowjaxError(f"{count} frames asked for; at least 1 is needed")
+    if not 0 <= first <= last:
+        raise FlowjaxError(f"frames {first} to {last} are no range of frames")
+    gap = (last - first) / count
+    return (first + gap / 2 + np.round(gap * np.arange(count))).astype(np.int64)
+
+
+def read_frames(
+    path: str | os.PathLike[str],
+    num_frames: int,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+) -> VideoClip:
+    """Decode `num_frames` frames, evenly spaced as `frame_indices` gives them.
+
+    A clip with fewer frames than asked for repeats some, in order: `VideoClip.repeated` tells.
+
+    Args:
+        path: an MP4, MOV, Matroska, WebM or AVI file.
+        num_frames: how many frames.
+        start, end: seconds; the part of the video to take frames from, clipped to the video. As in
+            PLLaVA's loader, its ends are the frames nearest `start * fps` and `end * fps`.
+
+    Raises:
+        FlowjaxError: see `flowjax.data.container.inspect`; or `num_frames` below 1, `end` not after
+            `start`, `start` after the last frame, or a frame that cannot be decoded.
+    """
+    path = Path(path)
+    if num_frames < 1:
+        raise FlowjaxError(f"{num_frames} frames asked for; at least 1 is needed")
+    _check_part(start, end)
+    container = inspect(path)
+    first, last = _part(path, container, start, end)
+    indices = frame_indices(first, last, num_frames)
+    wanted, back = np.unique(indices, return_inverse=True)
+    frames = _decode_in_time(path, container, wanted)
+    return VideoClip(frames[back], indices, container.timestamps[indices], container.fps)
+
+
+def _check_part(start: float | None, end: float | None) -> None:
+    for name, value in (("start", start), ("end", end)):
+        if value is not None and not math.isfinite(value):
+            raise FlowjaxError(f"{name} is {value}; a number of seconds is needed")
+    begin = 0.0 if start is None else max(start, 0.0)
+    if end is not None and end <= begin:
+        raise FlowjaxError(f"end ({end} s) must be after start ({begin} s)")
+
+
+def _part(
+    path: Path, container: Container, start: float | None, end: float | None
+) -> tuple[int, int]:
+    """The first and last frame to choose from."""
+    final = len(container.shown) - 1
+    first = 0 if start is None else max(0, round(start * container.fps))
+    last = final if end is None else min(final, round(end * container.fps))
+    if first > final:
+        shown = container.timestamps[-1]
+        raise FlowjaxError(f"{path}: start ({start} s) is after the last frame, at {shown:.3f} s")
+    return first, last
+
+
+def _decode_in_time(
+    path: Path, container: Container, indices: Int64[np.ndarray, " n"]
+) -> UInt8[np.ndarray, "n height width 3"]:
+    """Decode in a thread of its own, for decord's seek can loop forever on a damaged stream.
+
+    The limit allows 0.1 s for each packet that must be decoded, many times what 4K video takes, so
+    that only a loop reaches it. The looping thread cannot be ended, but ends with the process.
+    """
+    limit = 120 + 0.1 * int(container.cost[indices].sum())
+    outcome: list[Any] = []
+
+    def work() -> None:
+        try:
+            outcome.append(_decode(path, container, indices))
+        except BaseException as error:  # handed to the caller
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, name=f"decode {path.name}", daemon=True)
+    thread.start()
+    thread.join(limit)
+    if not outcome:
+        raise FlowjaxError(f"{path} cannot be decoded: no end within {limit:.0f} s; re-encode it")
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _decode(
+    path: Path, container: Container, indices: Int64[np.ndarray, " n"]
+) -> UInt8[np.ndarray, "n height width 3"]:
+    decord.logging.set_level(decord.logging.QUIET)
+    source = container.source
+    try:
+        reader = decord.VideoReader(
+            io.BytesIO(source) if isinstance(source, bytes) else source,
+            ctx=decord.cpu(0),
+            fault_tol=_NO_STALE_FRAMES,
+        )
+    except _DECORD_ERRORS as error:
+        raise FlowjaxError(
+            f"{path} cannot be opened by decord (codec {container.codec}); "
+            "re-encode it as H.264 in MP4"
+        ) from error
+    if len(reader) != container.packets:
+        raise FlowjaxError(
+            f"{path}: decord counts {len(reader)} frames where the file holds {container.packets}; "
+            "re-encode it"
+        )
+    frames = []
+    for index in indices:
+        entry, position = int(container.entry[index]), int(container.shown[index])
+        try:
+            # One frame at a time, so that an error can name it; decord seeks as for a batch.
+            reader.seek_accurate(entry)
+            for _ in range(position - entry):
+                reader.next()
+            frames.append(reader.next().asnumpy())
+        except (*_DECORD_ERRORS, StopIteration) as error:
+            raise FlowjaxError(
+                f"{path} is damaged: frame {index} of 0 to {len(container.shown) - 1} cannot be "
+                "decoded; copy or re-encode it"
+            ) from error
+    return np.stack(frames)

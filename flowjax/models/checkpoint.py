@@ -1,0 +1,259 @@
+"""A converted model on disk, and loading it.
+
+A model is a directory::
+
+    flowjax.json     what it is: `Manifest`
+    params/          the parameters, in Orbax's standard format
+    config.json, tokenizer.json, preprocessor_config.json, ...
+                     Hugging Face's side files; nothing but `config.json` is ever changed
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from flax import nnx
+from jax.sharding import Mesh
+from tokenizers import Tokenizer
+
+from flowjax.errors import FlowjaxError
+from flowjax.models.array_files import check_array_files
+from flowjax.models.registry import Family, Preprocess, families, read_json
+from flowjax.models.sharding import one_device, parameter_sharding
+from flowjax.models.video_llm import VideoLLM, VideoLLMConfig, abstract_model, parameter_shapes
+
+FORMAT = 1
+MANIFEST, PARAMETERS = "flowjax.json", "params"
+CONFIG, TOKENIZER, PREPROCESSOR = "config.json", "tokenizer.json", "preprocessor_config.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `flowjax.json` holds.
+
+    format: version of this layout.
+    family: name of the model family.
+    name: the model's name in results and figures.
+    source: what was converted, as its user named it.
+    note: a remark that every output repeats, such as that the weights are random; may be empty.
+    flowjax_version: that wrote it.
+    overrides: what the user changed at conversion, by option.
+    parameters: their number.
+    dtype: of every parameter by its path.
+    """
+
+    format: int
+    family: str
+    name: str
+    source: str
+    note: str
+    flowjax_version: str
+    overrides: Mapping[str, Any]
+    parameters: int
+    dtype: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with all that is needed to ask it a question.
+
+    preprocess: frames uint8 [t, h, w, 3] to pixel values.
+    name, note: as in `Manifest`.
+    """
+
+    model: VideoLLM
+    config: VideoLLMConfig
+    family: Family
+    tokenizer: Tokenizer
+    preprocess: Preprocess
+    name: str
+    note: str
+    path: Path
+
+
+def load_model(
+    path: Path | str, *, dtype: jax.typing.DTypeLike | None = None, mesh: Mesh | None = None
+) -> LoadedModel:
+    """Load a converted model.
+
+    Args:
+        path: a directory that `flowjax convert` wrote.
+        dtype: cast every parameter to it; None keeps each parameter's own. Computation is in the
+            dtype of the token embedding.
+        mesh: axes `data` and `model`; parameters are laid out as `flowjax.models.sharding` says,
+            and each process reads only what its devices hold. None: the default device.
+
+    Raises:
+        FlowjaxError: not a converted model, written by another format version, or its parameters
+            are not exactly those of its configuration.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    family = families().get(manifest.family)
+    if family is None:
+        raise FlowjaxError(
+            f"{path / MANIFEST}: family {manifest.family!r} does not exist; the families are "
+            f"{', '.join(sorted(families()))}"
+        )
+    config = family.read_config(read_json(path / CONFIG), str(path / CONFIG))
+    preprocess = family.read_preprocessor(read_json(path / PREPROCESSOR), str(path / PREPROCESSOR))
+    tokenizer = read_tokenizer(path / TOKENIZER)
+    check_array_files(path / PARAMETERS, manifest.dtype)
+    return LoadedModel(
+        model=restore(path / PARAMETERS, config, dtype=dtype, mesh=mesh),
+        config=config,
+        family=family,
+        tokenizer=tokenizer,
+        preprocess=preprocess,
+        name=manifest.name,
+        note=manifest.note,
+        path=path,
+    )
+
+
+def restore(
+    path: Path,
+    config: VideoLLMConfig,
+    *,
+    dtype: jax.typing.DTypeLike | None = None,
+    mesh: Mesh | None = None,
+) -> VideoLLM:
+    """Restore the module that `config` describes from the Orbax checkpoint at `path`.
+
+    Raises:
+        FlowjaxError: a parameter is missing, unknown or of another shape, or cannot be read.
+    """
+    stored = stored_parameters(path)
+    check_parameters(path, {name: leaf.shape for name, leaf in stored.items()}, config)
+    target = {
+        name: jax.ShapeDtypeStruct(
+            leaf.shape,
+            jnp.dtype(leaf.dtype if dtype is None else dtype),
+            sharding=one_device() if mesh is None else parameter_sharding(name, leaf.shape, mesh),
+        )
+        for name, leaf in stored.items()
+    }
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            parameters = checkpointer.restore(path.absolute(), nested(target))
+    except Exception as error:  # Orbax raises nothing narrower
+        raise FlowjaxError(f"{path}: not readable: {_first_line(_cause(error))}") from error
+    model = abstract_model(config, target["decoder/embedding/embedding"].dtype)
+    graph, state = nnx.split(model)
+    nnx.replace_by_pure_dict(state, parameters)
+    return nnx.merge(graph, state)
+
+
+def stored_parameters(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of every array of an Orbax checkpoint, by path; reads no array.
+
+    Raises:
+        FlowjaxError: not an Orbax checkpoint.
+    """
+    if not path.is_dir():
+        raise FlowjaxError(f"{path} is missing")
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            tree = checkpointer.metadata(path.absolute()).item_metadata
+    except Exception as error:  # Orbax raises nothing narrower
+        raise FlowjaxError(
+            f"{path}: not an Orbax checkpoint: {_first_line(_cause(error))}"
+        ) from error
+    if tree is None:
+        raise FlowjaxError(f"{path}: not an Orbax checkpoint")
+    leaves, _ = jax.tree.flatten_with_path(tree.tree)
+    return {
+        "/".join(str(key.key) for key in keys): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        for keys, leaf in leaves
+    }
+
+
+def check_parameters(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], config: VideoLLMConfig
+) -> None:
+    """Refuse parameters that are not exactly those of the model that `config` describes."""
+    expected = parameter_shapes(config)
+    for name in sorted(expected.keys() - shapes.keys()):
+        raise FlowjaxError(f"{path}: parameter {name} is missing")
+    for name in sorted(shapes.keys() - expected.keys()):
+        raise FlowjaxError(f"{path}: parameter {name} is unknown to family {config.family}")
+    for name, shape in expected.items():
+        if tuple(shapes[name]) != shape:
+            raise FlowjaxError(
+                f"{path}: parameter {name} has shape {list(shapes[name])}; config.json asks for "
+                f"{list(shape)}"
+            )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read `flowjax.json` of the model at `path`.
+
+    Raises:
+        FlowjaxError: no such directory, not a converted model, or of another format version.
+    """
+    if not path.is_dir():
+        raise FlowjaxError(f"{path} is not a directory; give one that `flowjax convert` wrote")
+    if not (path / MANIFEST).is_file():
+        raise FlowjaxError(
+            f"{path} is not a converted model: it has no {MANIFEST}; convert it first "
+            f"with `flowjax convert {path} OUT`"
+        )
+    fields = read_json(path / MANIFEST)
+    if fields.get("format") != FORMAT:
+        raise FlowjaxError(
+            f"{path / MANIFEST}: format is {fields.get('format')!r}; this version of flowjax reads "
+            f"{FORMAT}; convert the model again"
+        )
+    expected = {field.name for field in dataclasses.fields(Manifest)}
+    if fields.keys() != expected:
+        wrong = sorted(fields.keys() ^ expected)[0]
+        raise FlowjaxError(
+            f"{path / MANIFEST}: field {wrong} is "
+            f"{'missing' if wrong in expected else 'unknown'}; convert the model again"
+        )
+    return Manifest(**fields)
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Read a `tokenizer.json`.
+
+    Raises:
+        FlowjaxError: missing, or not one.
+    """
+    if not path.is_file():
+        raise FlowjaxError(
+            f"{path} is missing; write it with transformers: "
+            "AutoTokenizer.from_pretrained(DIR, use_fast=True).save_pretrained(DIR)"
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise FlowjaxError(f"{path}: not a tokenizer: {_first_line(error)}") from error
+
+
+def nested(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of dictionaries whose leaves have these paths."""
+    tree: dict[str, Any] = {}
+    for path, leaf in parameters.items():
+        *parents, last = path.split("/")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[last] = leaf
+    return tree
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What an error goes back to."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,81 @@
+"""How parameters lie on a device mesh: tensor parallel over `model`, whole copies over `data`.
+
+Projections into heads or MLP units are split over their outputs and the ones that follow over
+their inputs, so that each device computes whole heads and units and sums once per block (Shoeybi
+et al. 2019, arXiv 1909.08053).
+"""
+
+import re
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from flowjax.errors import FlowjaxError
+
+DATA, MODEL = "data", "model"
+"""The axes that a mesh must have."""
+
+
+class Rule(NamedTuple):
+    """Parameters whose path matches `path` wholly are split over the first axis that divides.
+
+    axes: counted from the end, so that a leading axis of stacked layers makes no difference;
+    empty where every device holds the whole parameter.
+    """
+
+    path: str
+    axes: tuple[int, ...]
+
+
+RULES = (
+    Rule(r".*/layers/(query|key|value|gate|up)/(kernel|bias)", (-1,)),
+    Rule(r".*/layers/(output|down)/kernel", (-2,)),
+    Rule(r".*/layers/(output|down)/bias", ()),
+    Rule(r".*norm/(scale|bias)", ()),
+    Rule(r"decoder/embedding/embedding", (-2, -1)),
+    Rule(r"decoder/unembedding/kernel", (-1, -2)),
+    Rule(r"projector/linear_1/(kernel|bias)", (-1,)),
+    Rule(r"projector/linear_2/kernel", (-2,)),
+    Rule(r"projector/linear_2/bias", ()),
+    Rule(r"vision/(patch_embedding/kernel|class_embedding|position_embedding)", ()),
+)
+
+
+def split_axes(path: str) -> tuple[int, ...]:
+    """The axes, counted from the end, that a parameter may be split over, the best first.
+
+    Raises:
+        FlowjaxError: not exactly one rule matches the path.
+    """
+    matching = [rule for rule in RULES if re.fullmatch(rule.path, path)]
+    if len(matching) != 1:
+        raise FlowjaxError(
+            f"parameter {path} matches {len(matching)} rules of flowjax.models.sharding; "
+            "it must match exactly one"
+        )
+    return matching[0].axes
+
+
+def parameter_sharding(path: str, shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """Where the parameter at `path` lies on `mesh`.
+
+    Raises:
+        FlowjaxError: the mesh's axes are not `data` and `model`.
+    """
+    if set(mesh.axis_names) != {DATA, MODEL}:
+        raise FlowjaxError(
+            f"the mesh has axes {', '.join(map(str, mesh.axis_names))}; it must have "
+            f"{DATA} and {MODEL}"
+        )
+    spec: list[str | None] = [None] * len(shape)
+    for axis in split_axes(path):
+        if shape[axis] % mesh.shape[MODEL] == 0:
+            spec[axis] = MODEL
+            break
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def one_device() -> jax.sharding.Sharding:
+    """Everything on the default device."""
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
