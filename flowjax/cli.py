@@ -74,35 +74,59 @@ def sweep(
     question: Annotated[str, typer.Option(help="The question, without its options.")],
     option: Annotated[list[str], typer.Option(help="An option; give one per option, in order.")],
     answer: Annotated[str, typer.Option(help="Letter of the true option.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
     edges: Annotated[
         list[str] | None,
         typer.Option(help="An edge set of the paper; may be repeated. Default: all four."),
     ] = None,
     edge: Annotated[
         list[str] | None,
-        typer.Option(help="An edge of your own, such as 'frame_0->question_stem'; several as a+b."),
+        typer.Option(
+            help="An edge of your own, such as 'frame_0->question_stem'; several at once as a+b; "
+            "'question_stem[*]' is each of its tokens."
+        ),
+    ] = None,
+    heads: Annotated[
+        str | None, typer.Option(help="Cut heads one by one: all, or numbers such as 0,3,5.")
     ] = None,
     window: Annotated[int, typer.Option(help="Layers cut at a time.")] = 9,
     style: Annotated[str, typer.Option(help="center, inverse, top_down or bottom_up.")] = "center",
+    memory: Annotated[
+        str | None,
+        typer.Option(help="Device memory for kept states and one batch, such as 8GB."),
+    ] = None,
+    mesh: Annotated[
+        str | None,
+        typer.Option(help="Devices as DATAxMODEL: windows over DATA, tensor parallel over MODEL."),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what the sweep costs and stop.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Cut attention edges in every window of layers and watch the answer's probability."""
-    from experiments.information_flow import sweep_one
+    from experiments import information_flow
 
-    sweep_one(
-        model,
+    asked = information_flow.Asked(
+        model=model,
         video=video,
         question=question,
-        options=option,
+        options=tuple(option),
         answer=answer,
-        out=out,
-        edge_sets=edges or (),
-        edges=edge or (),
+        edge_sets=tuple(edges or ()),
+        edges=tuple(edge or ()),
         width=window,
         style=style,
-        overwrite=overwrite,
+        heads=heads,
+        memory=memory,
+        mesh=mesh,
     )
+    if plan:
+        information_flow.print_plan(asked)
+    elif out is None:
+        raise FlowjaxError("sweep needs --out, the folder of the run (or --plan)")
+    else:
+        information_flow.run(asked, out, overwrite=overwrite)
 
 
 @app.command()

@@ -194,6 +194,14 @@ def edge_mask(
         FlowjaxError: a layer, head or group that does not exist, or a knockout that removes no
             causal edge at all.
     """
+    allowed = edge_table(layout, knockouts, layers=layers, heads=heads)
+    return EdgeMask(jnp.asarray(layout.cell, jnp.int32), jnp.asarray(allowed))
+
+
+def edge_table(
+    layout: TokenLayout, knockouts: Iterable[Knockout], *, layers: int, heads: int
+) -> Bool[np.ndarray, "layers heads g g"]:
+    """The table of `edge_mask` on the host: bool [layers, 1 or heads, g, g]."""
     knockouts = tuple(knockouts)
     head_axis = heads if any(knockout.heads is not None for knockout in knockouts) else 1
     allowed = np.ones((layers, head_axis, len(layout.cells), len(layout.cells)), bool)
@@ -202,7 +210,7 @@ def edge_mask(
         _check_range(knockout.name, "layer", knockout.layers, layers)
         _check_range(knockout.name, "head", chosen, heads)
         allowed[np.ix_(knockout.layers, list(chosen))] &= ~cut_table(layout, knockout)
-    return EdgeMask(jnp.asarray(layout.cell, jnp.int32), jnp.asarray(allowed))
+    return allowed
 
 
 def cut_table(layout: TokenLayout, knockout: Knockout) -> Bool[np.ndarray, "g g"]:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int
 from tokenizers import Tokenizer
 
-from flowjax.data.prompt import Prompt, Span
+from flowjax.data.prompt import Prompt, RopeGrid, Span
 from flowjax.errors import FlowjaxError
 
 
@@ -86,6 +86,35 @@ class TokenLayout:
         """Positions of a group, ascending."""
         return np.flatnonzero(np.isin(self.cell, self.cells_of(group)))
 
+    def split(self, groups: Iterable[str]) -> "TokenLayout":
+        """The same layout with every position of some groups a cell of its own.
+
+        Position i of a group becomes the cell `group[i]`, counted from 0; the group's old cells,
+        and every union they were part of, remain as unions.
+
+        Raises:
+            FlowjaxError: no such group.
+        """
+        names = [self.cells[index] for index in self.cell]
+        members = {cell: list[str]() for cell in self.cells}
+        aliases: dict[str, tuple[str, ...]] = {}
+        for group in groups:
+            for index, position in enumerate(self.positions(group)):
+                old = self.cells[self.cell[position]]
+                if names[position] == old:
+                    names[position] = f"{group}[{index}]"
+                    members[old].append(names[position])
+                elif names[position] != f"{group}[{index}]":
+                    aliases[f"{group}[{index}]"] = (names[position],)
+        unions = {cell: tuple(tokens) for cell, tokens in members.items() if tokens}
+        for union, cells in self.unions.items():
+            unions[union] = tuple(token for cell in cells for token in members[cell] or [cell])
+        cells = tuple(dict.fromkeys(names))
+        index_of = {name: index for index, name in enumerate(cells)}
+        cell = np.array([index_of[name] for name in names], np.int32)
+        cell.flags.writeable = False
+        return TokenLayout(cells, cell, MappingProxyType(unions | aliases))
+
 
 @dataclass(frozen=True)
 class EncodedPrompt:
@@ -93,8 +122,7 @@ class EncodedPrompt:
 
     ids: int32 [n], with the placeholder's id at every video position.
     video_position: int32 [video], positions that video embeddings take, in order.
-    rope_position: int32 [axes, n], what rotary embedding reads; 0 to n - 1 on one axis unless
-        the family has another rule.
+    rope_position: int32 [axes, n], what rotary embedding reads; see `rope_positions`.
     layout: the groups of all n positions.
     """
 
@@ -126,12 +154,14 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer) -> EncodedPrompt:
     ids: list[int] = []
     cells: list[str] = []
     video_position: list[int] = []
+    starts: list[int] = []
     videos = iter(prompt.videos)
     for token, name in zip(encoding.ids, names, strict=True):
         if token != placeholder:
             ids.append(token)
             cells.append(name)
             continue
+        starts.append(len(ids))
         for cell, count in next(videos):
             video_position.extend(range(len(ids), len(ids) + count))
             ids.extend([token] * count)
@@ -143,9 +173,42 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer) -> EncodedPrompt:
     return EncodedPrompt(
         np.array(ids, np.int32),
         np.array(video_position, np.int32),
-        np.arange(len(ids), dtype=np.int32)[None],
+        rope_positions(len(ids), starts, prompt.grids),
         TokenLayout.from_cells(cells, prompt.true_option),
     )
+
+
+def rope_positions(
+    length: int, starts: Sequence[int], grids: Sequence[RopeGrid]
+) -> Int[np.ndarray, "axes n"]:
+    """Positions for rotary embedding: int32 [axes, length].
+
+    Without grids, 0 to length - 1 on one axis. With them, three axes (time, row, column): text has
+    the same position on all three and goes on from the text before it; a grid that starts at
+    position p has p plus its indices, time multiplied by `step`; text after it goes on at
+    p + max(rows, columns). This is what `transformers` computes for Qwen2.5-VL and Qwen3-VL since
+    version 5.3; up to then text went on after the largest position on any axis.
+
+    Args:
+        length: of the expanded sequence.
+        starts: where each placeholder's tokens begin in it.
+        grids: one per placeholder, or none.
+    """
+    if not grids:
+        return np.arange(length, dtype=np.int32)[None]
+    out = np.empty((3, length), np.int32)
+    index = position = 0
+    for start, grid in zip(starts, grids, strict=True):
+        out[:, index:start] = position + np.arange(start - index)
+        position += start - index
+        step = np.float32(grid.step)  # float32 as in the original, where the product is cut off
+        time = (np.arange(grid.frames, dtype=np.float32) * step).astype(np.int32)
+        axes = np.meshgrid(time, np.arange(grid.rows), np.arange(grid.columns), indexing="ij")
+        index = start + axes[0].size
+        out[:, start:index] = position + np.stack(axes).reshape(3, -1)
+        position += max(grid.rows, grid.columns)
+    out[:, index:] = position + np.arange(length - index)
+    return out
 
 
 def _cells_of_tokens(

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -15,18 +15,14 @@ from rich.progress import (
 from rich.progress import Task as BarTask
 from rich.text import Text
 
-Advance = Callable[[int], None]
-"""Called with the number of steps that have been done since the last call."""
+Advance = Callable[[float], None]
+"""Called with the number of steps, or part of one, done since the last call."""
 
 
-def silent(steps: int) -> None:
-    """Advance nothing."""
-    del steps
-
-
-class _Rate(TextColumn):
+class _Count(ProgressColumn):
     def render(self, task: BarTask) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:,.1f}/s")
+        rate = "" if task.speed is None else f", {task.speed:.2g}/s"
+        return Text(f"{int(task.completed)}/{int(task.total or 0)}{rate}")
 
 
 @contextmanager
@@ -36,8 +32,7 @@ def progress_bar(description: str, total: int, done: int = 0) -> Iterator[Advanc
     columns = [
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(""),
+        _Count(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -15,6 +16,9 @@ from flowjax.report.curves import Curve, curves
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, told apart by colour-blind readers."""
+
+MOST_LINES = 7
+"""More edges than this are drawn as a heat map."""
 
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -47,10 +51,34 @@ def draw_sweep(table: pa.Table, folder: Path) -> list[Path]:
 
 
 def _draw(edge_set: str, lines: Sequence[Curve], head: dict[str, str]) -> Figure:
-    figure = Figure(
-        figsize=(6.5, 4.0 + 0.14 * max(0, len(lines) - 4)), dpi=200, layout="constrained"
-    )
+    """Lines with bands; where there are too many to tell apart, a heat map of their means."""
+    rows = len(lines)
+    many = rows > MOST_LINES
+    height = min(9.0, 1.6 + 0.16 * rows) if many else 4.0 + 0.14 * max(0, rows - 4)
+    figure = Figure(figsize=(6.5, height), dpi=200, layout="constrained")
     axes = figure.add_subplot()
+    samples = max(curve.samples for curve in lines)
+    width = "" if head["style"] in ("top_down", "bottom_up") else f"{head['width']} layers, "
+    subtitle = f"n = {samples}, window {width}{head['style'].replace('_', '-')}"
+    if many:
+        _heat_map(figure, axes, lines)
+    else:
+        _lines(axes, lines)
+        subtitle += "; band: 95% bootstrap interval" if samples > 1 else "; one sample: no interval"
+        figure.legend(
+            loc="outside lower center", ncols=1 if rows == 1 else 2, fontsize=8, frameon=False
+        )
+    figure.suptitle(f"{edge_set}: {head['model']}", fontsize=10)
+    note = head["model_note"]
+    axes.set_title(f"{subtitle}\n{note}" if note else subtitle, fontsize=8, color="0.3")
+    axes.set_xlabel("layer (centre of the window)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure
+
+
+def _lines(axes: Axes, lines: Sequence[Curve]) -> None:
     axes.axhline(0, color="0.4", linewidth=0.8)
     for index, curve in enumerate(lines):
         colour = COLOURS[index % len(COLOURS)]
@@ -66,35 +94,36 @@ def _draw(edge_set: str, lines: Sequence[Curve], head: dict[str, str]) -> Figure
             marker=MARKERS[index % len(MARKERS)],
             markersize=4,
             linewidth=1.6,
-            label=curve.label.replace("->", " \N{RIGHTWARDS ARROW} ").replace("_", " "),
+            label=_label(curve),
         )
-    samples = lines[0].samples
-    band = "band: 95% bootstrap interval" if samples > 1 else "one sample: no interval"
-    width = "" if head["style"] in ("top_down", "bottom_up") else f"{head['width']} layers, "
-    axes.set_title(
-        f"n = {samples}, window {width}{head['style'].replace('_', '-')}; {band}",
-        fontsize=8,
-        color="0.3",
-    )
-    figure.suptitle(f"{edge_set}: {head['model']}", fontsize=10)
-    axes.set_xlabel("layer (centre of the window)")
     axes.set_ylabel("change of answer probability (%)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.02)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
     axes.grid(axis="y", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
-    legend = figure.legend(
-        loc="outside lower center",
-        ncols=1 if len(lines) == 1 else 2,
-        fontsize=8,
-        frameon=False,
-        title=head["model_note"] or None,
-        title_fontsize=7,
+
+
+def _heat_map(figure: Figure, axes: Axes, lines: Sequence[Curve]) -> None:
+    layers = np.unique(np.concatenate([curve.layer for curve in lines]))
+    values = np.full((len(lines), len(layers)), np.nan)
+    for row, curve in zip(values, lines, strict=True):
+        row[np.searchsorted(layers, curve.layer)] = curve.mean
+    most = float(np.nanmax(np.abs(values))) or 1.0
+    image = axes.imshow(
+        values,
+        cmap="PuOr",
+        vmin=-most,
+        vmax=most,
+        aspect="auto",
+        interpolation="nearest",
+        extent=(layers[0] - 0.5, layers[-1] + 0.5, len(lines) - 0.5, -0.5),
     )
-    legend.get_title().set_color("#8B0000")
-    return figure
+    axes.set_yticks(range(len(lines)), [_label(curve) for curve in lines])
+    axes.tick_params(axis="y", labelsize=max(3, min(7, 260 / len(lines))))
+    figure.colorbar(image, ax=axes, label="change of answer probability (%)")
+
+
+def _label(curve: Curve) -> str:
+    return curve.label.replace("->", " \N{RIGHTWARDS ARROW} ").replace("_", " ")
 
 
 def _values(table: pa.Table, column: str) -> str:

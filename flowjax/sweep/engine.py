@@ -10,13 +10,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from flowjax.edges import EdgeMask, Knockout, Mask, causal_mask, edge_mask
+from flowjax.edges import EdgeMask, Knockout, Mask, causal_mask, edge_table
 from flowjax.layout import TokenLayout
 from flowjax.models.attention import Sources, attend, attend_causal
 from flowjax.models.decoder import Keep, deepened
 from flowjax.models.rope import Rotary
+from flowjax.models.sharding import DATA
 from flowjax.models.stack import layer_at
 from flowjax.models.video_llm import VideoLLM
 from flowjax.sweep.answers import Answers, Embedded
@@ -140,20 +142,6 @@ def _suffix(
     return decoder.logits(deepened(output, at_row, final))[0]
 
 
-def tables(
-    layout: TokenLayout, knockouts: Sequence[Knockout], layers: int, heads: int
-) -> Bool[np.ndarray, "batch layers heads g g"]:
-    """One table per knockout, its groups padded to a multiple of `GROUP_STEP`."""
-    masks = [edge_mask(layout, [knockout], layers=layers, heads=heads) for knockout in knockouts]
-    axis = max(mask.allowed.shape[1] for mask in masks)
-    cells = len(layout.cells)
-    padded = round_up(cells, GROUP_STEP)
-    out = np.ones((len(masks), layers, axis, padded, padded), bool)
-    for table, mask in zip(out, masks, strict=True):
-        table[..., :cells, :cells] = np.asarray(mask.allowed)
-    return out
-
-
 def planned(
     model: VideoLLM,
     embedded: Embedded,
@@ -174,13 +162,13 @@ def planned(
     Raises:
         FlowjaxError: see `edge_mask` and `plan_sweep`.
     """
-    config = model.config.decoder
     plan = plan_sweep(
         layout.length,
         [footprint(layout, knockout) for knockout in knockouts],
-        config,
+        model.config.decoder,
         value_bytes=embedded.x.dtype.itemsize,
         budget=budget,
+        multiple=1 if (mesh := mesh_of(model)) is None else mesh.shape[DATA],
     )
     base = prefill(model, embedded.padded(plan.length), jnp.asarray(layout.length - 1, jnp.int32))
     return Answers(base.logits, run_plan(model, base, layout, knockouts, plan))
@@ -213,7 +201,27 @@ def run_plan(
 def _batch_tables(
     model: VideoLLM, layout: TokenLayout, knockouts: Sequence[Knockout], batch: Batch
 ) -> Bool[Array, "batch layers heads g g"]:
+    """One table per window; groups and heads have few sizes, so that compiled code is shared."""
     config = model.config.decoder
     chosen = [knockouts[index] for index in batch.knockouts]
-    chosen += chosen[-1:] * (batch.size - len(chosen))
-    return jnp.asarray(tables(layout, chosen, config.layers, config.heads))
+    cells = len(layout.cells)
+    padded = round_up(cells, GROUP_STEP)
+    heads = 1 if all(knockout.heads is None for knockout in chosen) else config.heads
+    out = np.ones((batch.size, config.layers, heads, padded, padded), bool)
+    for table, knockout in zip(out, chosen, strict=False):
+        table[..., :cells, :cells] = edge_table(
+            layout, [knockout], layers=config.layers, heads=config.heads
+        )
+    mesh = mesh_of(model)
+    if mesh is None:
+        return jnp.asarray(out)
+    return jax.device_put(out, NamedSharding(mesh, PartitionSpec(DATA)))
+
+
+def mesh_of(model: VideoLLM) -> Mesh | None:
+    """The mesh that the parameters lie on; windows are divided along its axis `data`."""
+    sharding = jax.tree.leaves(model.decoder.norm)[0].sharding
+    if not isinstance(sharding, NamedSharding):
+        return None
+    assert isinstance(sharding.mesh, Mesh)
+    return sharding.mesh

@@ -1,61 +1,124 @@
-"""What a sweep asks: which edges, in which windows of layers."""
+"""What a sweep asks: which edges, in which heads, in which windows of layers."""
 
+import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from flowjax.edges import EDGE_SETS, Edge, Knockout, edges_of, parse_edges, windows
+from flowjax.edges import CROSS_FRAME, EDGE_SETS, Edge, Knockout, edges_of, parse_edges, windows
 from flowjax.errors import FlowjaxError
+from flowjax.layout import TokenLayout
+
+TOKEN = re.compile(r"(?P<group>[^\[\]]+)\[(?P<index>\*|\d+)\]")
+"""A group's tokens one by one: `question_stem[*]`, or one of them: `question_stem[3]`."""
 
 
 @dataclass(frozen=True)
 class SweepEdge:
-    """Edges removed together: one line of a figure.
+    """Edges removed together, as the user named them.
 
-    edge_set: the name it is reported under.
-    head: the head they are removed in; None for all.
+    edge_set: the name they are reported under.
+    edges: may name tokens of a group.
     """
 
     edge_set: str
     edges: tuple[Edge, ...]
-    head: int | None = None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One knockout of a sweep and where it belongs in the results."""
+    """One knockout of a sweep, and where it belongs in the results.
 
-    edge: SweepEdge
+    head: -1 where all heads are cut.
+    centre: the window's centre layer, 0-based.
+    """
+
+    edge_set: str
+    head: int
     centre: int
-    width: int
-    style: str
     knockout: Knockout
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Every window of one width and style, for every edge."""
+    """Every window of one width and style, for every edge.
+
+    heads: every one cut on its own; "all" for all of the model's; None cuts all heads at once.
+    """
 
     edges: tuple[SweepEdge, ...]
     width: int = 9
     style: str = "center"
+    heads: tuple[int, ...] | Literal["all"] | None = None
 
-    def cells(self, layers: int) -> tuple[Cell, ...]:
-        """Every knockout of the sweep on a model of `layers` layers.
+    def layout(self, layout: TokenLayout) -> TokenLayout:
+        """The layout with a cell for every token of the groups whose tokens an edge names.
 
         Raises:
-            FlowjaxError: a width or style that the model does not allow.
+            FlowjaxError: a group or token that does not exist.
         """
+        names = [
+            name
+            for line in self.edges
+            for edge in line.edges
+            for name in (edge.source, edge.target)
+        ]
+        groups = [match["group"] for name in names if (match := TOKEN.fullmatch(name))]
+        return layout.split(dict.fromkeys(groups)) if groups else layout
+
+    def cells(self, layout: TokenLayout, layers: int, heads: int) -> tuple[Cell, ...]:
+        """Every knockout of the sweep.
+
+        Args:
+            layout: what `layout` gave.
+            layers, heads: of the model.
+
+        Raises:
+            FlowjaxError: a width, style or head that the model does not have.
+        """
+        one_by_one: list[tuple[int, ...] | None] = [None]
+        if self.heads is not None:
+            one_by_one = [(head,) for head in (range(heads) if self.heads == "all" else self.heads)]
         return tuple(
             Cell(
-                edge,
+                line.edge_set,
+                -1 if chosen is None else chosen[0],
                 centre,
-                self.width,
-                self.style,
-                Knockout(edge.edges, window, None if edge.head is None else (edge.head,)),
+                Knockout(edges, window, chosen),
             )
-            for edge in self.edges
+            for line in self.edges
+            for edges in expand(line.edges, layout)
+            for chosen in one_by_one
             for centre, window in enumerate(windows(self.width, self.style, layers))
         )
+
+
+def expand(edges: tuple[Edge, ...], layout: TokenLayout) -> list[tuple[Edge, ...]]:
+    """The edges once for every choice of the tokens that `[*]` stands for.
+
+    A group named twice in the edges takes the same token in both places.
+    """
+    names = {name for edge in edges for name in (edge.source, edge.target)}
+    starred = sorted(
+        match["group"]
+        for name in names
+        if (match := TOKEN.fullmatch(name)) and match["index"] == "*"
+    )
+    choices = [range(len(layout.positions(group))) for group in starred]
+    expanded = []
+    for indices in itertools.product(*choices):
+        token = {
+            f"{group}[*]": f"{group}[{index}]"
+            for group, index in zip(starred, indices, strict=True)
+        }
+        expanded.append(
+            tuple(
+                Edge(token.get(edge.source, edge.source), token.get(edge.target, edge.target))
+                for edge in edges
+            )
+        )
+    return expanded
 
 
 def protocol(
@@ -64,6 +127,7 @@ def protocol(
     *,
     width: int = 9,
     style: str = "center",
+    heads: str | None = None,
 ) -> Protocol:
     """The sweep over the paper's edge sets and the user's own edges.
 
@@ -72,6 +136,7 @@ def protocol(
         edges: texts such as `"frame_0->question_stem"`, reported as edge set `custom`.
         width: layers of a window.
         style: one of `flowjax.edges.STYLES`.
+        heads: `"all"`, or numbers joined by commas: each head is cut on its own.
 
     Raises:
         FlowjaxError: an unknown edge set, an edge of another form, or one given twice.
@@ -83,4 +148,24 @@ def protocol(
     lines = tuple(SweepEdge(name, parse_edges(text)) for name, text in chosen)
     if len(set(lines)) < len(lines):
         raise FlowjaxError("an edge or edge set is given twice")
-    return Protocol(lines, width, style)
+    return Protocol(lines, width, style, parse_heads(heads))
+
+
+def parse_heads(text: str | None) -> tuple[int, ...] | Literal["all"] | None:
+    """Read `"all"` or `"0,3,5"`.
+
+    Raises:
+        FlowjaxError: the text has another form, or a head comes twice.
+    """
+    if text is None or text == "all":
+        return text
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts) or len(set(parts)) < len(parts):
+        raise FlowjaxError(f"--heads {text!r}: give 'all', or different numbers such as 0,3,5")
+    return tuple(int(part) for part in parts)
+
+
+def token_named(edges: Sequence[Edge]) -> list[str]:
+    """The single tokens that edges name, such as `question_stem[3]`, each once."""
+    names = [name for edge in edges for name in (edge.source, edge.target)]
+    return [name for name in dict.fromkeys(names) if name != CROSS_FRAME and TOKEN.fullmatch(name)]

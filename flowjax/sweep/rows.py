@@ -10,7 +10,8 @@ import pyarrow as pa
 from jaxtyping import Array, Float, Int
 from tokenizers import Tokenizer
 
-from flowjax.sweep.protocol import Cell
+from flowjax.layout import TokenLayout
+from flowjax.sweep.protocol import Cell, Protocol, token_named
 from flowjax.sweep.sample import Prepared
 from flowjax.version import __version__
 
@@ -22,6 +23,7 @@ SCHEMA = pa.schema(
             ("task", pa.string(), "its task"),
             ("edge_set", pa.string(), "the edge set that the edge is reported under"),
             ("edge", pa.string(), "the edges cut, source->target, joined by +"),
+            ("token", pa.string(), "text of the single tokens that the edges name, if any"),
             ("head", pa.int32(), "the head they are cut in, 0-based; -1 for all"),
             ("centre", pa.int32(), "the window's centre layer, 0-based"),
             ("width", pa.int32(), "the window's width in layers"),
@@ -72,6 +74,8 @@ def read_out(
 
 def result_table(
     prepared: Prepared,
+    layout: TokenLayout,
+    protocol: Protocol,
     cells: Sequence[Cell],
     outcome: Outcome,
     tokenizer: Tokenizer,
@@ -79,21 +83,29 @@ def result_table(
     model: str,
     note: str,
 ) -> pa.Table:
-    """The rows of one sample, in the order of `cells`."""
+    """The rows of one sample, in the order of `cells`; `layout` is the one they were made for."""
     sample = prepared.sample
     base_answer = tokenizer.decode([outcome.base_id]).strip()
     true_answer = sample.question.answer
     assert true_answer is not None
     size = len(cells)
+    named = {name for cell in cells for name in token_named(cell.knockout.edges)}
+    text_of = {
+        name: tokenizer.decode(prepared.prompt.ids[layout.positions(name)].tolist())
+        for name in named
+    }
     columns = {
         "sample_id": [sample.sample_id] * size,
         "task": [sample.task] * size,
-        "edge_set": [cell.edge.edge_set for cell in cells],
+        "edge_set": [cell.edge_set for cell in cells],
         "edge": [cell.knockout.name for cell in cells],
-        "head": [-1 if cell.edge.head is None else cell.edge.head for cell in cells],
+        "token": [
+            " ".join(text_of[name] for name in token_named(cell.knockout.edges)) for cell in cells
+        ],
+        "head": [cell.head for cell in cells],
         "centre": [cell.centre for cell in cells],
-        "width": [cell.width for cell in cells],
-        "style": [cell.style for cell in cells],
+        "width": [protocol.width] * size,
+        "style": [protocol.style] * size,
         "base_answer": [base_answer] * size,
         "new_answer": decode_each(tokenizer, outcome.new_id),
         "true_answer": [true_answer] * size,

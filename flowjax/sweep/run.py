@@ -57,15 +57,13 @@ def sweep(
     Raises:
         FlowjaxError: a bad sample, edge, window or folder.
     """
-    layers = loaded.config.decoder.layers
-    cells = protocol.cells(layers)
+    decoder = loaded.config.decoder
     store = RunStore(
         out, run_settings(loaded, samples, protocol), len(samples), overwrite=overwrite
     )
     done = store.done
     todo = [index for index in range(len(samples)) if index not in done]
-    total, finished = len(samples) * len(cells), len(done) * len(cells)
-    with progress_bar("knockouts", total, finished) as advance:
+    with progress_bar("samples", len(samples), len(done)) as advance:
         for index, prepared in _ahead(loaded, samples, todo):
             if prepared.repeated_frames:
                 LOG.warning(
@@ -73,13 +71,19 @@ def sweep(
                     prepared.sample.video,
                     loaded.config.frames,
                 )
-            knockouts = [cell.knockout for cell in cells]
+            layout = protocol.layout(prepared.prompt.layout)
+            cells = protocol.cells(layout, decoder.layers, decoder.heads)
             answers = engine(
-                loaded.model, embed(loaded.model, prepared), prepared.prompt.layout, knockouts
+                loaded.model,
+                embed(loaded.model, prepared),
+                layout,
+                [cell.knockout for cell in cells],
             )
             outcome = _outcome(answers, prepared.true_id, len(cells), advance)
             rows = result_table(
                 prepared,
+                layout,
+                protocol,
                 cells,
                 outcome,
                 loaded.tokenizer,
@@ -118,7 +122,7 @@ def _outcome(answers: Answers, true_id: int, count: int, advance: Advance) -> Ou
         indices, read = pending.popleft()
         chosen = list(indices)
         new_id[chosen], new[chosen], new_true[chosen] = jax.device_get(read)
-        advance(len(chosen))
+        advance(len(chosen) / count)
 
     for indices, logits in answers.windows:
         pending.append((indices, read_out(logits, base_id, truth)))
@@ -147,11 +151,8 @@ def run_settings(
         "samples": len(samples),
         "questions": questions.hexdigest(),
         "videos": videos.hexdigest(),
-        "edges": [
-            f"{edge.edge_set}: {'+'.join(map(str, edge.edges))}"
-            + ("" if edge.head is None else f" head {edge.head}")
-            for edge in protocol.edges
-        ],
+        "edges": [f"{line.edge_set}: {'+'.join(map(str, line.edges))}" for line in protocol.edges],
+        "heads": protocol.heads,
         "window": protocol.width,
         "style": protocol.style,
         "version": __version__,

@@ -90,7 +90,7 @@ def long_layout(frame=90):
 def test_the_papers_sweep_over_several_chunks(style):
     layout = long_layout()
     assert layout.length > engine.CHUNK
-    cells = protocol(width=2, style=style).cells(LAYERS)
+    cells = protocol(width=2, style=style).cells(layout, LAYERS, HEADS)
     logits = compare(VARIANTS["gqa"], embeddings(layout), layout, [cell.knockout for cell in cells])
     assert np.ptp(logits, axis=0).max() > 0.1, "the knockouts change nothing"
 
@@ -98,7 +98,8 @@ def test_the_papers_sweep_over_several_chunks(style):
 def test_samples_of_one_length_bucket_share_compiled_code():
     model = VARIANTS["mha"]
     edges = ["video->question_stem", "video->last", "cross_frame", "last->last"]
-    chosen = [cell.knockout for cell in protocol((), edges, width=2).cells(LAYERS)]
+    asked = protocol((), edges, width=2)
+    chosen = [cell.knockout for cell in asked.cells(long_layout(), LAYERS, HEADS)]
     engine.suffixes.clear_cache()
     engine.prefill.clear_cache()
     for frame in (84, 85, 86):
@@ -111,7 +112,7 @@ def test_samples_of_one_length_bucket_share_compiled_code():
 def test_a_budget_changes_no_result():
     layout = long_layout()
     model, x = VARIANTS["mha"], embeddings(long_layout())
-    chosen = [cell.knockout for cell in protocol(width=2).cells(LAYERS)]
+    chosen = [cell.knockout for cell in protocol(width=2).cells(layout, LAYERS, HEADS)]
     free = planned(model, x, layout, chosen).collect(len(chosen))
     tight = planned(model, x, layout, chosen, budget=9_000_000).collect(len(chosen))
     np.testing.assert_allclose(tight, free, rtol=0, atol=1e-4)

@@ -102,7 +102,7 @@ def test_a_budget_below_one_window_says_what_is_needed():
 @pytest.mark.parametrize(("layers", "width"), [(12, 3), (32, 9)])
 def test_the_papers_sweep_is_close_to_the_bound_with_few_compilations(layers, width):
     layout = video_layout()
-    cells = protocol(width=width).cells(layers)
+    cells = protocol(width=width).cells(layout, layers, heads=8)
     footprints = [footprint(layout, cell.knockout) for cell in cells]
     plan = plan_sweep(layout.length, footprints, config(layers))
     assert plan.flops.planned <= 1.15 * plan.flops.bound
