@@ -139,6 +139,24 @@ def figures(
     report(run)
 
 
+bench = typer.Typer(help="Measure, side by side in one run.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+Json = Annotated[Path | None, typer.Option(help="File to write the result to.")]
+
+
+@bench.command("sweep")
+def bench_sweep(
+    shape: Annotated[str, typer.Option(help="small (12 layers, 512 wide) or 7b.")] = "small",
+    peer: Annotated[str | None, typer.Option(help="torch: measure a PyTorch loop too.")] = None,
+    json: Json = None,
+) -> None:
+    """The planned sweep beside the naive one."""
+    from benchmarks.sweep import run
+
+    run(shape, peer=peer, json=json)
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from flowjax.edges import Knockout
 from flowjax.layout import TokenLayout
-from flowjax.models.video_llm import VideoLLM
+from flowjax.models.decoder import Decoder
 
 
 class Embedded(NamedTuple):
@@ -53,5 +53,5 @@ class Answers(NamedTuple):
         return out
 
 
-Engine = Callable[[VideoLLM, Embedded, TokenLayout, Sequence[Knockout]], Answers]
-"""Model, prompt, its token groups and the knockouts, to answers."""
+Engine = Callable[[Decoder, Embedded, TokenLayout, Sequence[Knockout]], Answers]
+"""Decoder, prompt, its token groups and the knockouts, to answers."""

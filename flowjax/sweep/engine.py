@@ -13,14 +13,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from flowjax.compilation import memory_of
 from flowjax.edges import EdgeMask, Knockout, Mask, causal_mask, edge_table
 from flowjax.layout import TokenLayout
 from flowjax.models.attention import Sources, attend, attend_causal
-from flowjax.models.decoder import Keep, deepened
+from flowjax.models.decoder import Decoder, Keep, deepened
 from flowjax.models.rope import Rotary
 from flowjax.models.sharding import DATA
 from flowjax.models.stack import layer_at
-from flowjax.models.video_llm import VideoLLM
 from flowjax.sweep.answers import Answers, Embedded
 from flowjax.sweep.plan import CHUNK, Batch, Plan, footprint, plan_sweep, round_up
 
@@ -52,10 +52,10 @@ class Baseline(NamedTuple):
 
 
 @jax.jit
-def prefill(model: VideoLLM, embedded: Embedded, last: Int[Array, ""]) -> Baseline:
+def prefill(decoder: Decoder, embedded: Embedded, last: Int[Array, ""]) -> Baseline:
     """Run the prompt once, keeping what windows start from; rows after `last` are padding."""
-    config = model.config.decoder
-    trace = model.decoder(
+    config = decoder.config
+    trace = decoder(
         embedded.x,
         causal_mask(config.layers, jnp.zeros(len(embedded.x), jnp.int32)),
         rope_position=embedded.rope_position,
@@ -65,14 +65,14 @@ def prefill(model: VideoLLM, embedded: Embedded, last: Int[Array, ""]) -> Baseli
         chunk=CHUNK,
     )
     assert trace.hidden is not None and trace.sources is not None
-    logits = model.decoder.logits(trace.output[last][None])[0]
+    logits = decoder.logits(trace.output[last][None])[0]
     key, value, _ = trace.sources
     return Baseline(trace.hidden, key, value, trace.rotary, logits, last, embedded.deepstack)
 
 
 @functools.partial(jax.jit, static_argnames=("rows", "prefix"))
 def suffixes(
-    model: VideoLLM,
+    decoder: Decoder,
     base: Baseline,
     group: Int[Array, " n"],
     allowed: Bool[Array, "batch layers heads g g"],
@@ -85,7 +85,7 @@ def suffixes(
     """Logits at the last position under each window's table.
 
     Args:
-        model: the model.
+        decoder: the model's decoder.
         base: the prefill's kept states, which all windows share.
         group: the group of every position.
         allowed: one table per window.
@@ -94,12 +94,12 @@ def suffixes(
         rows: rows computed.
         prefix: kept rows that are read (those before `first_row` of them).
     """
-    run = functools.partial(_suffix, model, base, start, first_row, rows, prefix)
+    run = functools.partial(_suffix, decoder, base, start, first_row, rows, prefix)
     return jax.vmap(lambda table: run(EdgeMask(group, table)))(allowed)
 
 
 def _suffix(
-    model: VideoLLM,
+    decoder: Decoder,
     base: Baseline,
     start: Int[Array, ""],
     first_row: Int[Array, ""],
@@ -107,7 +107,6 @@ def _suffix(
     prefix: int,
     mask: Mask,
 ) -> Float[Array, " vocabulary"]:
-    decoder = model.decoder
     position = first_row + jnp.arange(rows, dtype=jnp.int32)
     rotary = Rotary(
         *(jax.lax.dynamic_slice_in_dim(table, first_row, rows) for table in base.rotary)
@@ -143,7 +142,7 @@ def _suffix(
 
 
 def planned(
-    model: VideoLLM,
+    decoder: Decoder,
     embedded: Embedded,
     layout: TokenLayout,
     knockouts: Sequence[Knockout],
@@ -153,7 +152,7 @@ def planned(
     """Logits at the last position under every knockout, as `reference.full_forwards` gives them.
 
     Args:
-        model: the model.
+        decoder: the model's decoder.
         embedded: the prompt.
         layout: its token groups.
         knockouts: in any order.
@@ -165,44 +164,75 @@ def planned(
     plan = plan_sweep(
         layout.length,
         [footprint(layout, knockout) for knockout in knockouts],
-        model.config.decoder,
+        decoder.config,
         value_bytes=embedded.x.dtype.itemsize,
         budget=budget,
-        multiple=1 if (mesh := mesh_of(model)) is None else mesh.shape[DATA],
+        multiple=1 if (mesh := mesh_of(decoder)) is None else mesh.shape[DATA],
     )
-    base = prefill(model, embedded.padded(plan.length), jnp.asarray(layout.length - 1, jnp.int32))
-    return Answers(base.logits, run_plan(model, base, layout, knockouts, plan))
+    base = prefill(decoder, embedded.padded(plan.length), jnp.asarray(layout.length - 1, jnp.int32))
+    return Answers(base.logits, run_plan(decoder, base, layout, knockouts, plan))
 
 
 def run_plan(
-    model: VideoLLM,
+    decoder: Decoder,
     base: Baseline,
     layout: TokenLayout,
     knockouts: Sequence[Knockout],
     plan: Plan,
 ) -> Iterator[tuple[Sequence[int], Float[Array, "batch vocabulary"]]]:
     """Run the batches of a plan from a prefill of the same prompt."""
-    group = jnp.asarray(np.pad(layout.cell, (0, plan.length - layout.length)), jnp.int32)
     for batch in plan.batches:
-        allowed = _batch_tables(model, layout, knockouts, batch)
-        logits = suffixes(
-            model,
-            base,
-            group,
-            allowed,
-            jnp.asarray(batch.start, jnp.int32),
-            jnp.asarray(batch.first_row, jnp.int32),
-            rows=batch.rows,
-            prefix=batch.prefix,
-        )
+        arguments = _batch_arguments(decoder, layout, knockouts, plan, batch)
+        logits = suffixes(decoder, base, *arguments, rows=batch.rows, prefix=batch.prefix)
         yield batch.knockouts, logits[: len(batch.knockouts)]
 
 
+def peak_bytes(
+    decoder: Decoder,
+    embedded: Embedded,
+    layout: TokenLayout,
+    knockouts: Sequence[Knockout],
+    plan: Plan,
+) -> int:
+    """Device bytes a plan takes beside the parameters, as the compiler allots them.
+
+    Kept states, and the largest of the temporaries of its compiled functions.
+    """
+    last = jnp.asarray(layout.length - 1, jnp.int32)
+    lowered = prefill.lower(decoder, embedded.padded(plan.length), last)
+    memory = memory_of(lowered.compile())
+    kept, peak = memory.output_size_in_bytes, memory.temp_size_in_bytes
+    for batch in {batch.shape: batch for batch in plan.batches}.values():
+        arguments = _batch_arguments(decoder, layout, knockouts, plan, batch)
+        base = lowered.out_info
+        compiled = suffixes.lower(
+            decoder, base, *arguments, rows=batch.rows, prefix=batch.prefix
+        ).compile()
+        peak = max(peak, memory_of(compiled).temp_size_in_bytes)
+    return kept + peak
+
+
+def _batch_arguments(
+    decoder: Decoder,
+    layout: TokenLayout,
+    knockouts: Sequence[Knockout],
+    plan: Plan,
+    batch: Batch,
+) -> tuple[Array, Array, Array, Array]:
+    """Group of every position, tables, start layer and first row."""
+    return (
+        jnp.asarray(np.pad(layout.cell, (0, plan.length - layout.length)), jnp.int32),
+        _batch_tables(decoder, layout, knockouts, batch),
+        jnp.asarray(batch.start, jnp.int32),
+        jnp.asarray(batch.first_row, jnp.int32),
+    )
+
+
 def _batch_tables(
-    model: VideoLLM, layout: TokenLayout, knockouts: Sequence[Knockout], batch: Batch
+    decoder: Decoder, layout: TokenLayout, knockouts: Sequence[Knockout], batch: Batch
 ) -> Bool[Array, "batch layers heads g g"]:
     """One table per window; groups and heads have few sizes, so that compiled code is shared."""
-    config = model.config.decoder
+    config = decoder.config
     chosen = [knockouts[index] for index in batch.knockouts]
     cells = len(layout.cells)
     padded = round_up(cells, GROUP_STEP)
@@ -212,15 +242,15 @@ def _batch_tables(
         table[..., :cells, :cells] = edge_table(
             layout, [knockout], layers=config.layers, heads=config.heads
         )
-    mesh = mesh_of(model)
+    mesh = mesh_of(decoder)
     if mesh is None:
         return jnp.asarray(out)
     return jax.device_put(out, NamedSharding(mesh, PartitionSpec(DATA)))
 
 
-def mesh_of(model: VideoLLM) -> Mesh | None:
+def mesh_of(decoder: Decoder) -> Mesh | None:
     """The mesh that the parameters lie on; windows are divided along its axis `data`."""
-    sharding = jax.tree.leaves(model.decoder.norm)[0].sharding
+    sharding = jax.tree.leaves(decoder.norm)[0].sharding
     if not isinstance(sharding, NamedSharding):
         return None
     assert isinstance(sharding.mesh, Mesh)

@@ -119,7 +119,8 @@ class Plan:
     """How a sweep over one prompt is computed.
 
     length: positions, padding included.
-    bytes: peak device memory of kept states and the largest batch, parameters not counted.
+    bytes: peak device memory of kept states and of the prefill or the largest batch beside them;
+        parameters are not counted.
     """
 
     batches: tuple[Batch, ...]
@@ -188,15 +189,17 @@ class Cost:
         return config.layers * length * per_position * self.value_bytes
 
     def batch_bytes(self, batch: int, rows: int, prefix: int) -> int:
-        """Working memory of `batch` windows: hidden states, MLP, and one chunk's scores.
+        """Working memory of `batch` windows: hidden states, MLP, one chunk's scores, logits.
 
         Scores are float32 and exist three times (scores, masked, weights), beside a mask byte.
+        Each layer's parameters are copied out of their stack once for all windows.
         """
         config = self.config
         kv = 2 * config.kv_heads * config.head_dim
         hidden = rows * (4 * config.width + 3 * config.mlp_width + kv) * self.value_bytes
         scores = min(rows, CHUNK) * (rows + prefix) * (config.heads * 12 + 1)
-        return batch * (hidden + scores)
+        layer = self._linear // 2 * self.value_bytes
+        return layer + batch * (hidden + scores + 8 * config.vocabulary)
 
 
 def plan_sweep(
@@ -219,7 +222,7 @@ def plan_sweep(
         footprints: one per knockout.
         config: the decoder.
         value_bytes: bytes of one value of a hidden state.
-        budget: device bytes for kept states and one batch; None for no limit.
+        budget: device bytes for everything but parameters; None for no limit.
         multiple: batch sizes are multiples of this (devices along the mesh's `data` axis).
 
     Raises:
@@ -231,6 +234,7 @@ def plan_sweep(
     for index, foot in enumerate(footprints):
         by_rows[bucket_rows(layout_length - foot.first_row)].append(index)
     batches: list[Batch] = []
+    prefill_bytes = cost.batch_bytes(1, length, 0)
     for rows, members in sorted(by_rows.items()):
         first_row = max(0, layout_length - rows)
         prefix = min(length, round_up(first_row, 2 * LENGTH_STEP))
@@ -238,14 +242,14 @@ def plan_sweep(
         most = max(1, ROWS_PER_BATCH // rows)
         if budget is not None:
             room = budget - cost.kept_bytes(length)
-            fits = room // cost.batch_bytes(1, rows, prefix)
-            if fits < multiple:
-                need = cost.kept_bytes(length) + cost.batch_bytes(multiple, rows, prefix)
+            one, two = (cost.batch_bytes(count, rows, prefix) for count in (1, 2))
+            most = min(most, (room - one) // (two - one) + 1)
+            if most < multiple or room < prefill_bytes:
+                need = max(prefill_bytes, cost.batch_bytes(multiple, rows, prefix))
                 raise FlowjaxError(
-                    f"memory budget {budget:,} bytes: this sweep needs at least {need:,} "
-                    "beside the parameters"
+                    f"memory budget {budget:,} bytes: this sweep needs at least "
+                    f"{cost.kept_bytes(length) + need:,} beside the parameters"
                 )
-            most = min(most, int(fits))
         most = max(multiple, most // multiple * multiple)
         for offset in range(0, len(members), most):
             chosen = members[offset : offset + most]
@@ -264,7 +268,7 @@ def plan_sweep(
         length=length,
         flops=_flops(cost, layout_length, length, footprints, batches),
         bytes=cost.kept_bytes(length)
-        + max((cost.batch_bytes(b.size, b.rows, b.prefix) for b in batches), default=0),
+        + max([prefill_bytes, *(cost.batch_bytes(b.size, b.rows, b.prefix) for b in batches)]),
     )
 
 

@@ -74,7 +74,7 @@ def sweep(
             layout = protocol.layout(prepared.prompt.layout)
             cells = protocol.cells(layout, decoder.layers, decoder.heads)
             answers = engine(
-                loaded.model,
+                loaded.model.decoder,
                 embed(loaded.model, prepared),
                 layout,
                 [cell.knockout for cell in cells],

@@ -69,12 +69,15 @@ def prepare(loaded: LoadedModel, sample: Sample) -> Prepared:
 
 
 @jax.jit
-def _embed(model: VideoLLM, ids: Array, position: Array, pixel_values: Array) -> Array:
-    return model.embed(ids, position, model.encode_video(pixel_values))
+def _embed(
+    model: VideoLLM, ids: Array, position: Array, pixel_values: Array
+) -> tuple[Array, Array | None]:
+    video = model.encode_video(pixel_values)
+    return model.embed(ids, position, video), model.deepstack(ids, position, video)
 
 
 def embed(model: VideoLLM, prepared: Prepared) -> Embedded:
     """The decoder's input: text embeddings with the video's in their places."""
     prompt = prepared.prompt
-    x = _embed(model, prompt.ids, prompt.video_position, prepared.pixel_values)
-    return Embedded(x, jnp.asarray(prompt.rope_position))
+    x, deepstack = _embed(model, prompt.ids, prompt.video_position, prepared.pixel_values)
+    return Embedded(x, jnp.asarray(prompt.rope_position), deepstack)
