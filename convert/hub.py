@@ -20,6 +20,7 @@ PATTERNS = (
     "special_tokens_map.json",
     "generation_config.json",
     "processor_config.json",
+    "video_preprocessor_config.json",
 )
 
 

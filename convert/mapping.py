@@ -2,8 +2,8 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -41,9 +41,17 @@ def patches(
     return tensor.reshape(len(tensor), -1).T
 
 
-def flat(tensor: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, " n"]:
-    """All entries in one axis, such as a class token stored as [1, 1, width]."""
-    return tensor.reshape(-1)
+def single(tensor: Shaped[np.ndarray, "1 ..."]) -> Shaped[np.ndarray, "..."]:
+    """The only entry of the first axis, such as position embeddings stored as [1, n, width]."""
+    if tensor.ndim < 2 or len(tensor) != 1:
+        raise ValueError("a first axis of one entry is expected")
+    return tensor[0]
+
+
+def flat(tensor: Shaped[np.ndarray, "1 1 n"]) -> Shaped[np.ndarray, " n"]:
+    """The only row, such as a class token stored as [1, 1, width]."""
+    _check_axes(tensor, 3)
+    return single(single(tensor))
 
 
 @dataclass(frozen=True)
@@ -92,12 +100,41 @@ class Tied:
 
 
 @dataclass(frozen=True)
+class Spelling:
+    """Another beginning that the keys beginning with `usual` have in some checkpoints."""
+
+    usual: str
+    other: str
+
+
+@dataclass(frozen=True)
 class TensorTable:
     """Everything that a family's checkpoint may hold."""
 
     rules: tuple[Rule, ...]
     ignored: tuple[Ignored, ...] = ()
     tied: tuple[Tied, ...] = ()
+    spellings: tuple[Spelling, ...] = ()
+
+    def spelled_as(self, keys: Collection[str]) -> "TensorTable":
+        """The table with the spellings that are found in `keys`."""
+        found = [
+            spelling
+            for spelling in self.spellings
+            if any(key.startswith(spelling.other) for key in keys)
+        ]
+
+        def spelled(key: str) -> str:
+            for spelling in found:
+                if key.startswith(spelling.usual):
+                    return spelling.other + key.removeprefix(spelling.usual)
+            return key
+
+        return TensorTable(
+            tuple(replace(rule, source=spelled(rule.source)) for rule in self.rules),
+            tuple(replace(rule, source=spelled(rule.source)) for rule in self.ignored),
+            tuple(Tied(spelled(tied.source), spelled(tied.same_as)) for tied in self.tied),
+        )
 
 
 TableOf = Callable[[VideoLLMConfig, Mapping[str, Any]], TensorTable]
@@ -125,6 +162,14 @@ def family_tables() -> dict[str, TableOf]:
         info.name: importlib.import_module(f"{package.__name__}.{info.name}").tensor_table
         for info in pkgutil.iter_modules(package.__path__)
     }
+
+
+def deep_patches(
+    tensor: Shaped[np.ndarray, "width channels frames rows columns"],
+) -> Shaped[np.ndarray, "inputs width"]:
+    """A convolution over patches of several frames as a kernel on flattened patches."""
+    _check_axes(tensor, 5)
+    return tensor.reshape(len(tensor), -1).T
 
 
 def _check_axes(tensor: np.ndarray, axes: int) -> None:

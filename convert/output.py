@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flowjax.errors import FlowjaxError
+from flowjax.files import check_writable
 from flowjax.models.checkpoint import MANIFEST
 
 
@@ -29,11 +30,7 @@ def check_output(out: Path, *, overwrite: bool) -> None:
                 f"{out} is not a converted model (it has no {MANIFEST}), so --overwrite does not "
                 "replace it; remove it first"
             )
-    parent = _nearest(out.absolute().parent)
-    if not parent.is_dir():
-        raise FlowjaxError(f"{out} cannot be written: {parent} is not a directory")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise FlowjaxError(f"{out} cannot be written: no permission to write in {parent}")
+    check_writable(out)
 
 
 def check_space(out: Path, needed: int) -> None:

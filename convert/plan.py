@@ -81,6 +81,7 @@ def make_plan(
         FlowjaxError: names a key that is missing, unknown or of the wrong shape or dtype.
     """
     headers = source.headers
+    table = table.spelled_as(headers)
     for rule in table.rules:
         if rule.target not in shapes:
             raise FlowjaxError(f"rule {rule.source}: the model has no parameter {rule.target}")
@@ -94,7 +95,7 @@ def make_plan(
             Parameter(rule.target, shapes[rule.target], dtype or own, rule, of_rule.used)
         )
     _check_targets(parameters, shapes)
-    _check_rows(parameters, headers)
+    _check_rows(table.rules, keys, headers)
     _check_tied(source, table)
     return Plan(tuple(parameters), ignored)
 
@@ -158,12 +159,14 @@ def _check_targets(parameters: Sequence[Parameter], shapes: Mapping[str, tuple[i
             raise FlowjaxError(f"parameter {path} is filled by {paths.count(path)} rules, not one")
 
 
-def _check_rows(parameters: Sequence[Parameter], headers: Mapping[str, TensorHeader]) -> None:
+def _check_rows(
+    rules: Sequence[Rule], keys: Sequence[_Keys], headers: Mapping[str, TensorHeader]
+) -> None:
     """The rules that share a tensor cover its rows exactly once."""
     parts: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for parameter in parameters:
-        for key in parameter.keys:
-            parts[key].append(parameter.rule.rows or (0, _rows(headers[key])))
+    for rule, of_rule in zip(rules, keys, strict=True):
+        for key in of_rule.used + of_rule.surplus:
+            parts[key].append(rule.rows or (0, _rows(headers[key])))
     for key, ranges in parts.items():
         ranges.sort()
         starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]

@@ -25,8 +25,11 @@ from flowjax.models.checkpoint import (
     MANIFEST,
     PARAMETERS,
     PREPROCESSOR,
+    PROCESSOR,
     TOKENIZER,
+    VIDEO_PREPROCESSOR,
     Manifest,
+    read_preprocessor,
     read_tokenizer,
 )
 from flowjax.models.registry import family_of, read_json
@@ -40,7 +43,8 @@ SIDE_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "generation_config.json",
-    "processor_config.json",
+    PROCESSOR,
+    VIDEO_PREPROCESSOR,
 )
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 DtypeName = Literal["float32", "bfloat16"]
@@ -161,7 +165,7 @@ def read_checkpoint(
         fields |= {"pooling_shape": list(pooling_shape), "num_frames": pooling_shape[0]}
     family = family_of(fields, str(directory / CONFIG))
     config = family.read_config(fields, str(directory / CONFIG))
-    family.read_preprocessor(read_json(directory / PREPROCESSOR), str(directory / PREPROCESSOR))
+    read_preprocessor(directory, family)
     tokenizer = read_tokenizer(directory / TOKENIZER)
     if tokenizer.get_vocab_size() > config.decoder.vocabulary:
         raise FlowjaxError(

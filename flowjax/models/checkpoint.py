@@ -29,7 +29,11 @@ from flowjax.models.video_llm import VideoLLM, VideoLLMConfig, abstract_model, p
 
 FORMAT = 1
 MANIFEST, PARAMETERS = "flowjax.json", "params"
+EMBEDDING = "decoder/embedding/embedding"
+"""The parameter whose dtype is the model's."""
+
 CONFIG, TOKENIZER, PREPROCESSOR = "config.json", "tokenizer.json", "preprocessor_config.json"
+PROCESSOR, VIDEO_PREPROCESSOR = "processor_config.json", "video_preprocessor_config.json"
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,11 @@ class LoadedModel:
 
 
 def load_model(
-    path: Path | str, *, dtype: jax.typing.DTypeLike | None = None, mesh: Mesh | None = None
+    path: Path | str,
+    *,
+    dtype: jax.typing.DTypeLike | None = None,
+    mesh: Mesh | None = None,
+    parameters: bool = True,
 ) -> LoadedModel:
     """Load a converted model.
 
@@ -87,6 +95,7 @@ def load_model(
             dtype of the token embedding.
         mesh: axes `data` and `model`; parameters are laid out as `flowjax.models.sharding` says,
             and each process reads only what its devices hold. None: the default device.
+        parameters: False leaves shapes in their place, for planning.
 
     Raises:
         FlowjaxError: not a converted model, written by another format version, or its parameters
@@ -101,11 +110,15 @@ def load_model(
             f"{', '.join(sorted(families()))}"
         )
     config = family.read_config(read_json(path / CONFIG), str(path / CONFIG))
-    preprocess = family.read_preprocessor(read_json(path / PREPROCESSOR), str(path / PREPROCESSOR))
+    preprocess = read_preprocessor(path, family)
     tokenizer = read_tokenizer(path / TOKENIZER)
     check_array_files(path / PARAMETERS, manifest.dtype)
+    if parameters:
+        model = restore(path / PARAMETERS, config, dtype=dtype, mesh=mesh)
+    else:
+        model = abstract_model(config, jnp.dtype(dtype or manifest.dtype[EMBEDDING]))
     return LoadedModel(
-        model=restore(path / PARAMETERS, config, dtype=dtype, mesh=mesh),
+        model=model,
         config=config,
         family=family,
         tokenizer=tokenizer,
@@ -143,7 +156,7 @@ def restore(
             parameters = checkpointer.restore(path.absolute(), nested(target))
     except Exception as error:  # Orbax raises nothing narrower
         raise FlowjaxError(f"{path}: not readable: {_first_line(_cause(error))}") from error
-    model = abstract_model(config, target["decoder/embedding/embedding"].dtype)
+    model = abstract_model(config, target[EMBEDDING].dtype)
     graph, state = nnx.split(model)
     nnx.replace_by_pure_dict(state, parameters)
     return nnx.merge(graph, state)
@@ -217,6 +230,26 @@ def read_manifest(path: Path) -> Manifest:
             f"{'missing' if wrong in expected else 'unknown'}; convert the model again"
         )
     return Manifest(**fields)
+
+
+def read_preprocessor(path: Path, family: Family) -> Preprocess:
+    """How the files of the directory `path` say that frames become pixel values.
+
+    As in `transformers`, `video_processor` of `processor_config.json` goes before
+    `video_preprocessor_config.json`, and this before `preprocessor_config.json`.
+
+    Raises:
+        FlowjaxError: none of them is there, or the family cannot use it.
+    """
+    if (path / PROCESSOR).is_file():
+        fields = read_json(path / PROCESSOR).get("video_processor")
+        if isinstance(fields, Mapping):
+            return family.read_preprocessor(fields, f"{path / PROCESSOR}: video_processor")
+        if fields is not None:
+            raise FlowjaxError(f"{path / PROCESSOR}: video_processor must be a JSON object")
+    file = path / VIDEO_PREPROCESSOR
+    file = file if file.is_file() else path / PREPROCESSOR
+    return family.read_preprocessor(read_json(file), str(file))
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

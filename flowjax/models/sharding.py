@@ -38,7 +38,12 @@ RULES = (
     Rule(r"projector/linear_1/(kernel|bias)", (-1,)),
     Rule(r"projector/linear_2/kernel", (-2,)),
     Rule(r"projector/linear_2/bias", ()),
-    Rule(r"vision/(patch_embedding/kernel|class_embedding|position_embedding)", ()),
+    Rule(r"projector/(mlp|merger|deepstack)/linear_1/(kernel|bias)", (-1,)),
+    Rule(r"projector/(mlp|merger|deepstack)/linear_2/kernel", (-2,)),
+    Rule(r"projector/(mlp|merger|deepstack)/linear_2/bias", ()),
+    Rule(r"projector/(newline|pool/(kernel|bias))", ()),
+    Rule(r"vision/layers/(attention|mlp)_scale", ()),
+    Rule(r"vision/(patch_embedding/(kernel|bias)|class_embedding|position_embedding)", ()),
 )
 
 
