@@ -12,8 +12,9 @@ from jaxtyping import UInt8
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically
 
-# One thread and no times or versions in the file: the same frames give the same bytes.
-_CODEC = {"crf": "16", "threads": "1"}
+# One thread, and no times or versions in the file: the same frames give the same bytes. Looking
+# ahead is off (`zerolatency`), for what x264's decides depends on memory that it did not write.
+_CODEC = {"qp": "16", "tune": "zerolatency", "threads": "1"}
 _CONTAINER = {"fflags": "+bitexact", "movflags": "+faststart"}
 
 

@@ -20,12 +20,14 @@ _BICUBIC = 3  # Pillow's number, which configuration files use
 _CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 _CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
-# What an image processor's configuration says besides how to compute pixel values of a frame: its
-# class, its call's arguments, and the tiling of large still images.
+# What a processor's configuration says besides how to compute pixel values of a frame: its class,
+# its call's arguments, the tiling of large still images, and which frames it would take of a video.
 _NO_EFFECT = (
     "_valid_processor_keys", "image_processor_type", "processor_class", "feature_extractor_type",
     "do_convert_rgb", "return_tensors", "data_format", "input_data_format", "device",
     "disable_grouping", "aspect_ratio_setting", "image_grid_pinpoints", "do_pad",
+    "_valid_kwargs_names", "model_valid_processing_keys", "video_processor_type", "size_divisor",
+    "do_sample_frames", "fps", "num_frames", "video_metadata", "return_metadata",
 )  # fmt: skip
 
 
@@ -64,20 +66,7 @@ class FramePreprocessor:
         Raises:
             FlowjaxError: a field with a value that is not supported, or that is not known.
         """
-        fields = HFConfig(config, f"{source}: ")
-        fields.expect("default_to_square", False)
-        fields.expect("do_center_crop", True)
-        size = _side(fields, "size", 224, ("shortest_edge",))
-        crop = _side(fields, "crop_size", size, ("height", "width"))
-        if crop != size:
-            raise FlowjaxError(
-                f"{fields.name('crop_size')} is {crop}; it must be {size}, the shortest edge of "
-                "`size`"
-            )
-        normalisation = _normalisation(fields, _CLIP_MEAN, _CLIP_STD)
-        fields.ignore(*_NO_EFFECT)
-        fields.finish()
-        return cls(size, normalisation)
+        return cls(*_read_crop(config, source))
 
     def __call__(
         self, frames: UInt8[np.ndarray, "frames height width 3"]
@@ -90,24 +79,84 @@ class FramePreprocessor:
             ratio = max(image.size) / min(image.size)
             bound = int(min(_LONG_SIDE, max(image.size)) / ratio)
             image = _resize_short_side(image, max(size, min(*image.size, bound)))
-            image = _resize_short_side(image, size)
-            left, top = (image.width - size) // 2, (image.height - size) // 2
-            square[...] = np.asarray(image)[top : top + size, left : left + size]
+            square[...] = _centre(_resize_short_side(image, size), size)
         values = self.normalisation.table()[squares, np.arange(3)]
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
 
-@dataclass(frozen=True, eq=False)
-class Patches:
-    """The patches of a video.
+@dataclass(frozen=True)
+class CropPreprocessor:
+    """The centre of every frame: the video preprocessing of LLaVA-NeXT-Video in `transformers`.
 
-    pixel_values: float32 [frames * rows * columns, 3 * patch * patch], each patch as (channel, row,
-        column); patches by frame, then by merged block, row by row, then within the block.
-    grid: (frames, rows, columns) of patches.
+    size: side of the square, S pixels.
+
+    Resize the short side to S, the long side in proportion, rounded down; cut an S x S square from
+    the centre; normalise.
     """
 
-    pixel_values: Float32[np.ndarray, "patches values"]
-    grid: tuple[int, int, int]
+    size: int
+    normalisation: Normalisation
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], source: str) -> "CropPreprocessor":
+        """Read a parsed `preprocessor_config.json`; `source` names it in errors.
+
+        Raises:
+            FlowjaxError: a field with a value that is not supported, or that is not known.
+        """
+        return cls(*_read_crop(config, source))
+
+    def __call__(
+        self, frames: UInt8[np.ndarray, "frames height width 3"]
+    ) -> Float32[np.ndarray, "frames 3 size size"]:
+        """Pixel values of frames in RGB."""
+        squares = np.empty((len(frames), self.size, self.size, 3), np.uint8)
+        for square, frame in zip(squares, frames, strict=True):
+            image = _resize_short_side(Image.fromarray(frame), self.size)
+            square[...] = _centre(image, self.size)
+        values = self.normalisation.table()[squares, np.arange(3)]
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+@dataclass(frozen=True)
+class SquarePreprocessor:
+    """Every frame resized to a square, whatever its shape: that of InternVL in `transformers`.
+
+    size: side of the square in pixels.
+    """
+
+    size: int
+    normalisation: Normalisation
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], source: str) -> "SquarePreprocessor":
+        """Read a parsed `preprocessor_config.json`; `source` names it in errors.
+
+        Raises:
+            FlowjaxError: a field with a value that is not supported, or that is not known.
+        """
+        fields = HFConfig(config, f"{source}: ")
+        if fields.take("do_center_crop", bool, False):
+            raise FlowjaxError(f"{fields.name('do_center_crop')} is true; only false is supported")
+        size = _side(fields, "size", 384, ("height", "width"))
+        normalisation = _normalisation(fields, _CLIP_MEAN, _CLIP_STD)
+        # Cropping is off; tiling is for still images.
+        fields.ignore("crop_size", "default_to_square")
+        fields.ignore("crop_to_patches", "min_patches", "max_patches")
+        fields.ignore(*_NO_EFFECT)
+        fields.finish()
+        return cls(size, normalisation)
+
+    def __call__(
+        self, frames: UInt8[np.ndarray, "frames height width 3"]
+    ) -> Float32[np.ndarray, "frames 3 size size"]:
+        """Pixel values of frames in RGB."""
+        squares = np.empty((len(frames), self.size, self.size, 3), np.uint8)
+        for square, frame in zip(squares, frames, strict=True):
+            shape = (self.size, self.size)
+            square[...] = np.asarray(Image.fromarray(frame).resize(shape, Image.Resampling.BICUBIC))
+        values = self.normalisation.table()[squares, np.arange(3)]
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
 
 @dataclass(frozen=True)
@@ -120,7 +169,7 @@ class PatchPreprocessor:
 
     With f = patch * merge, sides are the multiples of f nearest the frame's (half to even); frames
     of more than max_tokens * f^2 / frames pixels are made smaller, and those of fewer than
-    min_tokens * f^2 larger, with about the same ratio of sides.
+    min_tokens * f^2 larger (this comes last), with about the same ratio of sides.
     """
 
     patch: int
@@ -146,15 +195,16 @@ class PatchPreprocessor:
         fields.finish()
         return cls(patch, merge, least, most, normalisation)
 
-    def __call__(self, frames: UInt8[np.ndarray, "frames height width 3"]) -> Patches:
-        """Patches of frames in RGB."""
+    def __call__(
+        self, frames: UInt8[np.ndarray, "frames height width 3"]
+    ) -> Float32[np.ndarray, "frames rows columns merged values"]:
+        """Patches of frames in RGB.
+
+        Rows and columns are those of merged blocks, whose patches are in row-major order; the
+        values of a patch are in the order channel, row, column.
+        """
         count, height, width = frames.shape[:3]
         height, width = self.resized(count, height, width)
-        if not height * width:
-            raise FlowjaxError(
-                f"{count} frames of {frames.shape[2]} x {frames.shape[1]} pixels do not fit into "
-                f"{self.max_tokens} tokens; take fewer frames"
-            )
         resized = np.empty((count, height, width, 3), np.uint8)
         for target, frame in zip(resized, frames, strict=True):
             image = Image.fromarray(frame)
@@ -166,7 +216,7 @@ class PatchPreprocessor:
             count, rows // merge, merge, patch, columns // merge, merge, patch, 3
         )
         ordered = blocks.transpose(0, 1, 4, 2, 5, 7, 3, 6)
-        return Patches(ordered.reshape(-1, 3 * patch * patch), (count, rows, columns))
+        return ordered.reshape(count, rows // merge, columns // merge, merge**2, 3 * patch**2)
 
     def resized(self, count: int, height: int, width: int) -> tuple[int, int]:
         """Height and width that `count` frames of this height and width are resized to."""
@@ -190,6 +240,28 @@ def _resize_short_side(image: Image.Image, size: int) -> Image.Image:
     other = int(size * long / short)
     shape = (size, other) if image.width <= image.height else (other, size)
     return image.resize(shape, Image.Resampling.BICUBIC)
+
+
+def _centre(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return np.asarray(image)[top : top + size, left : left + size]
+
+
+def _read_crop(config: Mapping[str, Any], source: str) -> tuple[int, Normalisation]:
+    """Side and normalisation of a processor that resizes the short side and crops a square."""
+    fields = HFConfig(config, f"{source}: ")
+    fields.expect("default_to_square", False)
+    fields.expect("do_center_crop", True)
+    size = _side(fields, "size", 224, ("shortest_edge",))
+    crop = _side(fields, "crop_size", size, ("height", "width"))
+    if crop != size:
+        raise FlowjaxError(
+            f"{fields.name('crop_size')} is {crop}; it must be {size}, the shortest edge of `size`"
+        )
+    normalisation = _normalisation(fields, _CLIP_MEAN, _CLIP_STD)
+    fields.ignore(*_NO_EFFECT)
+    fields.finish()
+    return size, normalisation
 
 
 def _side(fields: HFConfig, name: str, default: int, keys: tuple[str, ...]) -> int:

@@ -133,17 +133,23 @@ class PromptBuilder:
             self._grids.append(grid)
         self._append(placeholder)
 
-    def question(self, question: Question) -> None:
+    def question(self, question: Question, *, line_feeds: bool = False) -> None:
         """Append "Question: ... Options: (A) ..." as the benchmarks write it.
 
         The words around the stem and the options are the cell `question_format`.
+
+        Args:
+            question: the question.
+            line_feeds: whether the line feeds after the stem and after every option, the last
+                included, belong to them; else they are `question_format`, and none is last.
         """
+        own, between = ("\n", "") if line_feeds else ("", "\n")
         self.text("question_format", "Question: ")
-        self.text("question_stem", question.stem)
-        self.text("question_format", "\nOptions:")
+        self.text("question_stem", question.stem + own)
+        self.text("question_format", f"{between}Options:{own}")
         for letter, option in zip(question.letters, question.options, strict=True):
-            self.text("question_format", "\n")
-            self.text(f"option_{letter}", f"({letter}) {option}")
+            self.text("question_format", between)
+            self.text(f"option_{letter}", f"({letter}) {option}{own}")
         if question.answer is not None:
             self._true_option = f"option_{question.answer}"
 

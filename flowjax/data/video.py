@@ -17,6 +17,7 @@ from flowjax.errors import FlowjaxError
 
 # Every repeated frame counts: decord's default hides those that it could not decode.
 _NO_STALE_FRAMES: Any = 1e-9
+_PATIENCE, _PER_PACKET = 120.0, 0.1  # seconds
 _DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, AssertionError)
 
 
@@ -118,10 +119,10 @@ def _decode_in_time(
 ) -> UInt8[np.ndarray, "n height width 3"]:
     """Decode in a thread of its own, for decord's seek can loop forever on a damaged stream.
 
-    The limit allows 0.1 s for each packet that must be decoded, many times what 4K video takes, so
+    The limit counts the packets that must be decoded, and is many times what 4K video takes, so
     that only a loop reaches it. The looping thread cannot be ended, but ends with the process.
     """
-    limit = 120 + 0.1 * int(container.cost[indices].sum())
+    limit = _PATIENCE + _PER_PACKET * int(container.cost[indices].sum())
     outcome: list[Any] = []
 
     def work() -> None:
@@ -169,10 +170,18 @@ def _decode(
             reader.seek_accurate(entry)
             for _ in range(position - entry):
                 reader.next()
-            frames.append(reader.next().asnumpy())
+            frames.append(_unpadded(reader.next().asnumpy()))
         except (*_DECORD_ERRORS, StopIteration) as error:
             raise FlowjaxError(
                 f"{path} is damaged: frame {index} of 0 to {len(container.shown) - 1} cannot be "
                 "decoded; copy or re-encode it"
             ) from error
     return np.stack(frames)
+
+
+def _unpadded(
+    frame: UInt8[np.ndarray, "height width channels"],
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Drop the padding of rows, which decord gives as more channels where it fits whole pixels."""
+    height, width = frame.shape[:2]
+    return frame.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)

@@ -1,0 +1,187 @@
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from flowjax.errors import FlowjaxError
+from flowjax.report import figures
+from flowjax.report.figures import COLOURS, LINES, MARKERS, draw_sweep
+from tests.report.tables import sweep_table
+
+NOTE = "random weights: shows that the pipeline works, not how a trained model behaves"
+EDGES = {
+    "vql-to-ql": ["video->question", "video->last", "question->last", "last->last"],
+    "cross-frame": ["cross_frame"],
+}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Every figure that is drawn."""
+    seen = []
+    draw = figures._draw
+    monkeypatch.setattr(
+        figures, "_draw", lambda *arguments: seen.append(draw(*arguments)) or seen[-1]
+    )
+    return seen
+
+
+def texts(figure) -> str:
+    """All text in a figure; drawing it has laid it out."""
+    (axes, *_) = figure.axes
+    found = [figure.get_suptitle(), axes.get_title(), axes.get_xlabel(), axes.get_ylabel()]
+    found += [text.get_text() for box in figure.legends for text in box.get_texts()]
+    found += [label.get_text() for label in axes.get_yticklabels()]
+    return "\n".join(found)
+
+
+def wave(edge: str, sample: int, layer: int) -> float:
+    return -50 * np.exp(-((layer - len(edge) / 3) ** 2)) + 4.0 * (sample % 3 - 1)
+
+
+def test_one_png_per_edge_set(tmp_path):
+    folder = tmp_path / "new" / "figures"
+    paths = draw_sweep(sweep_table(EDGES, wave), folder)
+    assert paths == [folder / "vql-to-ql.png", folder / "cross-frame.png"]
+    assert sorted(folder.iterdir()) == sorted(paths)  # and no temporary files
+    for path in paths:
+        with Image.open(path) as image:
+            assert image.format == "PNG"
+            assert image.width == 1300  # 6.5 inches at 200 dots
+            assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
+            assert 700 <= image.height <= 900
+
+
+def test_lines_show_the_means(tmp_path, drawn):
+    table = sweep_table(EDGES, wave, samples=6, layers=8)
+    draw_sweep(table, tmp_path)
+    (axes,) = drawn[0].axes
+    zero, *lines = axes.get_lines()
+    assert set(zero.get_ydata()) == {0}
+    assert len(lines) == len(axes.collections) == 4
+    for edge, line, band in zip(EDGES["vql-to-ql"], lines, axes.collections, strict=True):
+        wanted = [np.mean([wave(edge, s, layer) for s in range(6)]) for layer in range(8)]
+        assert line.get_xdata().tolist() == list(range(1, 9))
+        np.testing.assert_allclose(line.get_ydata(), wanted)
+        extent = band.get_datalim(axes.transData)
+        assert extent.y0 < min(wanted)
+        assert extent.y1 > max(wanted)
+        np.testing.assert_allclose(band.get_facecolor()[0, :3], to_rgb(line.get_color()))
+        assert edge.replace("->", " → ") in texts(drawn[0])
+
+
+def test_lines_differ_by_colour_dash_and_marker(tmp_path, drawn):
+    draw_sweep(sweep_table({"set": [f"frame_{i}->last" for i in range(7)]}, wave), tmp_path)
+    lines = drawn[0].axes[0].get_lines()[1:]
+    assert len({line.get_color() for line in lines}) == 7
+    assert len({line.get_marker() for line in lines}) == 7
+    pairs = [(line.get_linestyle(), line.get_marker()) for line in lines]
+    assert len(set(pairs)) == 7
+    for before, after in zip(lines, lines[1:], strict=False):
+        assert before.get_linestyle() != after.get_linestyle()
+    assert len(set(COLOURS)) == len(set(MARKERS)) == 7
+    assert len(set(LINES)) == 4
+
+
+def test_titles_say_what_is_shown(tmp_path, drawn):
+    draw_sweep(sweep_table(EDGES, wave, samples=6, width=9, note=NOTE), tmp_path)
+    shown = texts(drawn[1])
+    assert "cross-frame: a-model" in shown
+    assert "n = 6, window 9 layers, center; band: 95% bootstrap interval" in shown
+    assert NOTE in shown
+    assert "layer" in shown
+    assert "%" in drawn[1].axes[0].get_ylabel()
+
+
+def test_without_a_note_none_is_shown(tmp_path, drawn):
+    draw_sweep(sweep_table(EDGES, wave), tmp_path)
+    assert "random" not in texts(drawn[0])
+    assert "\n" not in drawn[0].axes[0].get_title()
+
+
+def test_one_sample_says_that_there_is_no_band(tmp_path, drawn):
+    draw_sweep(sweep_table(EDGES, wave, samples=1), tmp_path)
+    assert not drawn[0].axes[0].collections
+    assert "n = 1" in texts(drawn[0])
+    assert "one sample: no interval" in texts(drawn[0])
+
+
+def test_styles_without_a_width_show_none(tmp_path, drawn):
+    draw_sweep(sweep_table(EDGES, wave, style="top_down", width=9), tmp_path)
+    assert "window top-down" in texts(drawn[0])
+    assert "9" not in drawn[0].axes[0].get_title().replace("95%", "")
+
+
+def test_many_edges_become_a_heat_map(tmp_path, drawn):
+    edges = [f"frame_{index}->last" for index in range(11)]
+    table = sweep_table({"set": edges}, lambda edge, s, layer: 9.0 * layer - len(edge), note=NOTE)
+    draw_sweep(table, tmp_path)
+    axes = drawn[0].axes[0]
+    (image,) = axes.get_images()
+    wanted = [[9.0 * layer - len(edge) for layer in range(5)] for edge in edges]
+    np.testing.assert_allclose(image.get_array(), wanted)
+    assert image.norm.vmin == -image.norm.vmax  # zero has the middle colour
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == [edge.replace("->", " → ").replace("_", " ") for edge in edges]
+    assert NOTE in texts(drawn[0])
+
+
+@pytest.mark.parametrize("count", [1, 4, 7, 11])
+def test_long_names_stay_inside(count, tmp_path, drawn):
+    edges = [f"frame_{i}->false_options+" * 3 + f"option_{i}->last" for i in range(count)]
+    table = sweep_table({"set": edges}, wave, model="a-long/model-name-" * 6, note=NOTE * 2)
+    (path,) = draw_sweep(table, tmp_path)
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("L")).copy()
+    border = np.concatenate([pixels[:2].ravel(), pixels[-2:].ravel(), pixels[:, :2].ravel()])
+    assert border.min() == 255
+    assert pixels[:, -2:].min() == 255
+    figure = drawn[0]
+    for text in [figure._suptitle, *(text for box in figure.legends for text in box.get_texts())]:
+        box = text.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= 1300
+
+
+def test_names_are_not_formulas(tmp_path, drawn):
+    table = sweep_table({"set": ["$a->b", "x_{->y$^"]}, wave, model="$m_{", note="100$ or $^2")
+    draw_sweep(table, tmp_path)
+    assert "$m_{" in texts(drawn[0])
+
+
+def test_same_results_give_the_same_bytes(tmp_path):
+    table = sweep_table(EDGES, wave)
+    first = [path.read_bytes() for path in draw_sweep(table, tmp_path)]
+    assert [path.read_bytes() for path in draw_sweep(table, tmp_path)] == first
+
+
+def test_edges_that_come_late_join_their_set(tmp_path, drawn):
+    first = sweep_table({"a": ["x->y"], "b": ["x->z"]}, wave)
+    late = sweep_table({"a": ["w->y"]}, wave, samples=1)
+    paths = draw_sweep(pa.concat_tables([first, late]), tmp_path)
+    assert [path.name for path in paths] == ["a.png", "b.png"]
+    assert len(drawn) == 2
+    assert len(drawn[0].axes[0].get_lines()) == 3  # zero, and both edges
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a\0b"])
+def test_edge_set_that_is_no_file_name(name, tmp_path):
+    folder = tmp_path / "figures"
+    with pytest.raises(FlowjaxError, match="cannot be the name"):
+        draw_sweep(sweep_table({name: ["a->b"]}), folder)
+    assert not folder.exists()
+
+
+def test_no_rows(tmp_path):
+    with pytest.raises(FlowjaxError, match="no rows"):
+        draw_sweep(sweep_table(EDGES).slice(0, 0), tmp_path / "figures")
+    assert not (tmp_path / "figures").exists()
+
+
+def test_no_global_state_of_matplotlib():
+    code = "import sys, flowjax.report.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
