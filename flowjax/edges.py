@@ -14,7 +14,7 @@ Leading axes of the table are layers and heads (1 where all heads agree); `vmap`
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from flowjax.errors import FlowjaxError
 from flowjax.layout import TokenLayout
 
 
+@runtime_checkable
 class Mask(Protocol):
     """What attention needs of a mask: its table with leading axes, and the rows of one layer."""
 

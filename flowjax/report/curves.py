@@ -53,7 +53,8 @@ def curves(table: pa.Table) -> Iterator[Curve]:
     """Every edge's curve, in the order in which edges first occur.
 
     Raises:
-        FlowjaxError: the table has no rows, or a sample lacks some windows.
+        FlowjaxError: the table has no rows, a sample lacks some windows, or a change is not a
+            finite number.
     """
     if not table.num_rows:
         raise FlowjaxError("the results hold no rows to draw")
@@ -73,6 +74,12 @@ def curves(table: pa.Table) -> Iterator[Curve]:
         ):
             raise FlowjaxError(f"edge {row['edge']!r}: a sample has no result for some window")
         values = values.reshape(-1, len(layers))
+        for sample, layer in np.argwhere(~np.isfinite(values))[:1]:
+            name = chosen["sample_id"][int(sample) * len(layers)].as_py()
+            raise FlowjaxError(
+                f"edge {row['edge']!r}: sample {name!r} has the relative change "
+                f"{values[sample, layer]} at layer {layers[layer] + 1}; it must be a finite number"
+            )
         mean, low, high = bootstrap_mean(values)
         yield Curve(
             row["edge_set"],

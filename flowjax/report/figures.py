@@ -1,7 +1,9 @@
 """Figures of a sweep: one PNG per edge set."""
 
+import math
+import re
+import textwrap
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from flowjax.errors import FlowjaxError
 from flowjax.files import atomically
 from flowjax.report.curves import Curve, curves
 
@@ -32,13 +35,19 @@ def draw_sweep(table: pa.Table, folder: Path) -> list[Path]:
         The files, one PNG per edge set.
 
     Raises:
-        FlowjaxError: the table has no rows, or a sample lacks some windows.
+        FlowjaxError: the table has no rows, a sample lacks some windows, or an edge set's name
+            cannot be a file name.
     """
+    edge_sets: dict[str, list[Curve]] = {}
+    for curve in curves(table):
+        if not re.fullmatch(r"[\w-][\w.-]*", curve.edge_set):
+            raise FlowjaxError(f"edge set {curve.edge_set!r} cannot be the name of a figure's file")
+        edge_sets.setdefault(curve.edge_set, []).append(curve)
     folder.mkdir(parents=True, exist_ok=True)
     head = {name: _values(table, name) for name in ("model", "model_note", "width", "style")}
     paths = []
-    for edge_set, lines in groupby(curves(table), key=lambda curve: curve.edge_set):
-        figure = _draw(edge_set, list(lines), head)
+    for edge_set, lines in edge_sets.items():
+        figure = _draw(edge_set, lines, head)
         path = folder / f"{edge_set}.png"
         atomically(
             path,
@@ -54,7 +63,10 @@ def _draw(edge_set: str, lines: Sequence[Curve], head: dict[str, str]) -> Figure
     """Lines with bands; where there are too many to tell apart, a heat map of their means."""
     rows = len(lines)
     many = rows > MOST_LINES
-    height = min(9.0, 1.6 + 0.16 * rows) if many else 4.0 + 0.14 * max(0, rows - 4)
+    labels = [textwrap.fill(_label(curve), 90) for curve in lines]
+    columns = 2 if rows > 1 and max(map(len, labels)) < 45 else 1
+    legend = math.ceil(sum(label.count("\n") + 1 for label in labels) / columns)
+    height = min(9.0, 1.6 + 0.16 * rows) if many else 3.7 + 0.15 * legend
     figure = Figure(figsize=(6.5, height), dpi=200, layout="constrained")
     axes = figure.add_subplot()
     samples = max(curve.samples for curve in lines)
@@ -63,14 +75,16 @@ def _draw(edge_set: str, lines: Sequence[Curve], head: dict[str, str]) -> Figure
     if many:
         _heat_map(figure, axes, lines)
     else:
-        _lines(axes, lines)
+        _lines(axes, lines, labels)
         subtitle += "; band: 95% bootstrap interval" if samples > 1 else "; one sample: no interval"
-        figure.legend(
-            loc="outside lower center", ncols=1 if rows == 1 else 2, fontsize=8, frameon=False
-        )
-    figure.suptitle(f"{edge_set}: {head['model']}", fontsize=10)
-    note = head["model_note"]
-    axes.set_title(f"{subtitle}\n{note}" if note else subtitle, fontsize=8, color="0.3")
+        box = figure.legend(loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+        for text in box.get_texts():
+            text.set_parse_math(False)
+    title = textwrap.fill(f"{edge_set}: {head['model']}", 75)
+    figure.suptitle(title, fontsize=10, parse_math=False)
+    if head["model_note"]:
+        subtitle += "\n" + textwrap.fill(head["model_note"], 90)
+    axes.set_title(subtitle, fontsize=8, color="0.3", parse_math=False)
     axes.set_xlabel("layer (centre of the window)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for side in ("top", "right"):
@@ -78,9 +92,9 @@ def _draw(edge_set: str, lines: Sequence[Curve], head: dict[str, str]) -> Figure
     return figure
 
 
-def _lines(axes: Axes, lines: Sequence[Curve]) -> None:
+def _lines(axes: Axes, lines: Sequence[Curve], labels: Sequence[str]) -> None:
     axes.axhline(0, color="0.4", linewidth=0.8)
-    for index, curve in enumerate(lines):
+    for index, (curve, label) in enumerate(zip(lines, labels, strict=True)):
         colour = COLOURS[index % len(COLOURS)]
         if curve.samples > 1:
             axes.fill_between(
@@ -94,7 +108,7 @@ def _lines(axes: Axes, lines: Sequence[Curve]) -> None:
             marker=MARKERS[index % len(MARKERS)],
             markersize=4,
             linewidth=1.6,
-            label=_label(curve),
+            label=label,
         )
     axes.set_ylabel("change of answer probability (%)")
     axes.margins(x=0.02)
@@ -117,7 +131,8 @@ def _heat_map(figure: Figure, axes: Axes, lines: Sequence[Curve]) -> None:
         interpolation="nearest",
         extent=(layers[0] - 0.5, layers[-1] + 0.5, len(lines) - 0.5, -0.5),
     )
-    axes.set_yticks(range(len(lines)), [_label(curve) for curve in lines])
+    labels = [textwrap.shorten(_label(curve), 52, placeholder=" ...") for curve in lines]
+    axes.set_yticks(range(len(lines)), labels, parse_math=False)
     axes.tick_params(axis="y", labelsize=max(3, min(7, 260 / len(lines))))
     figure.colorbar(image, ax=axes, label="change of answer probability (%)")
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from flowjax.errors import FlowjaxError
 
 BLOCK = 1 << 22
-"""Resampled values held at a time."""
+"""Numbers held at a time, of each kind."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,30 @@ def bootstrap_mean(
     if not np.isfinite(values).all():
         raise FlowjaxError("a value to average is not finite")
     flat = np.asarray(values, np.float64).reshape(len(values), -1)
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(flat), np.full(len(flat), 1 / len(flat)), size=resamples)
-    low, high = np.empty(flat.shape[1]), np.empty(flat.shape[1])
+    columns = flat.shape[1]
+    low, high = np.empty(columns), np.empty(columns)
     ends = (1 - confidence) / 2, (1 + confidence) / 2
     step = max(1, BLOCK // resamples)
-    for start in range(0, flat.shape[1], step):
-        means = counts @ flat[:, start : start + step] / len(flat)
+    for start in range(0, columns, step):
+        some = flat[:, start : start + step]
+        means = _resampled_means(some, resamples, seed)
         low[start : start + step], high[start : start + step] = np.quantile(means, ends, axis=0)
     shape = values.shape[1:]
     return flat.mean(axis=0).reshape(shape), low.reshape(shape), high.reshape(shape)
 
 
-def interval_of_mean(values: Float[np.ndarray, " n"], *, seed: int = 0) -> Interval:
-    """`bootstrap_mean` of one quantity."""
-    mean, low, high = bootstrap_mean(values, seed=seed)
-    return Interval(len(values), float(mean), float(low), float(high))
+def _resampled_means(
+    values: Float[np.ndarray, "n columns"], resamples: int, seed: int
+) -> Float[np.ndarray, "resamples columns"]:
+    """Means of samples drawn with replacement; the same draws for the same n and seed."""
+    samples = len(values)
+    rng = np.random.default_rng(seed)
+    means = np.empty((resamples, values.shape[1]))
+    step = max(1, BLOCK // samples)
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        drawn = rng.integers(samples, size=(size, samples))
+        drawn += samples * np.arange(size)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=size * samples).reshape(size, samples)
+        means[start : start + size] = counts @ values / samples
+    return means

@@ -1,3 +1,4 @@
+import itertools
 import subprocess
 import sys
 
@@ -81,7 +82,7 @@ def test_lines_differ_by_colour_dash_and_marker(tmp_path, drawn):
     assert len({line.get_marker() for line in lines}) == 7
     pairs = [(line.get_linestyle(), line.get_marker()) for line in lines]
     assert len(set(pairs)) == 7
-    for before, after in zip(lines, lines[1:], strict=False):
+    for before, after in itertools.pairwise(lines):
         assert before.get_linestyle() != after.get_linestyle()
     assert len(set(COLOURS)) == len(set(MARKERS)) == 7
     assert len(set(LINES)) == 4

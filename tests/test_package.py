@@ -1,0 +1,68 @@
+"""The built wheel, installed into a clean environment and run."""
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*words, **options):
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=ROOT)
+    return next(folder.glob("flowjax_videollm-*.whl"))
+
+
+def test_the_wheel_holds_the_packages_and_no_tests(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
+    assert tops == {"flowjax", "convert", "experiments", "benchmarks"}
+    metadata = next(name for name in names if name.endswith("METADATA"))
+    text = zipfile.ZipFile(wheel).read(metadata).decode()
+    for extra in ("cuda", "tpu", "test"):
+        assert f"Provides-Extra: {extra}\n" in text
+
+
+def test_the_wheel_runs_in_a_clean_environment(wheel, tmp_path):
+    home = tmp_path / "venv"
+    venv.create(home, with_pip=True)
+    python = home / "bin" / "python"
+    lock = ROOT / "requirements.lock"
+    run(python, "-m", "pip", "install", "--quiet", "--no-deps", "-r", lock, wheel)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    command = home / "bin" / "flowjax"
+    assert "sweep" in run(command, "--help", cwd=tmp_path, env=clean)
+    printed = run(command, "demo", "--out", "run", cwd=tmp_path, env=clean)
+    assert "random weights" in printed
+    assert (tmp_path / "run" / "results.parquet").is_file()
+    where = run(python, "-c", "import flowjax; print(flowjax.__file__)", cwd=tmp_path, env=clean)
+    assert str(home) in where
+    run(python, "-m", "pip", "check", cwd=tmp_path, env=clean)
+
+
+def test_the_locks_name_no_cuda_build():
+    for name in ("requirements.lock", "requirements-test.lock"):
+        lines = (ROOT / name).read_text().splitlines()
+        assert len(lines) > 50
+        assert not [line for line in lines if "cuda" in line or "nvidia" in line]
+
+
+def test_the_library_does_not_import_what_stands_on_it():
+    for path in (ROOT / "flowjax").rglob("*.py"):
+        if path.name == "cli.py":
+            continue
+        text = path.read_text()
+        for package in ("convert", "experiments", "benchmarks"):
+            assert f"from {package}" not in text and f"import {package}" not in text, path
