@@ -7,6 +7,7 @@ Naive and peer take one edge after the other; between edges, whole planned sweep
 see the same machine.
 """
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -20,14 +21,14 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.record import command_line, record, say, write_result
-from flowjax.edges import EDGE_SETS, Knockout
+from flowjax.edges import Knockout
 from flowjax.errors import FlowjaxError
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import Decoder, DecoderConfig
 from flowjax.models.rope import Rope
 from flowjax.sweep import engine, reference
 from flowjax.sweep.answers import Embedded
-from flowjax.sweep.plan import Cost, footprint, plan_sweep
+from flowjax.sweep.plan import Plan, footprint, plan_sweep
 from flowjax.sweep.protocol import protocol
 
 
@@ -78,6 +79,108 @@ def prompt_layout(frames: int, tokens_per_frame: int) -> TokenLayout:
     return TokenLayout.from_cells([*names, *["instruction"] * 16, "last"], "option_B")
 
 
+@dataclass(frozen=True)
+class Setting:
+    """Everything that is measured on."""
+
+    decoder: Decoder
+    embedded: Embedded
+    layout: TokenLayout
+    edges: tuple[tuple[Knockout, ...], ...]
+    naive_batch: int
+
+    @property
+    def knockouts(self) -> tuple[Knockout, ...]:
+        """All windows of all edges."""
+        return tuple(knockout for edge in self.edges for knockout in edge)
+
+    @property
+    def into_last(self) -> list[int]:
+        """Indices of the edges into the last position."""
+        return [i for i, edge in enumerate(self.edges) if edge[0].edges[0].target == "last"]
+
+    def plan(self, knockouts: Sequence[Knockout]) -> Plan:
+        """How these knockouts are computed."""
+        return plan_sweep(
+            self.layout.length,
+            [footprint(self.layout, knockout) for knockout in knockouts],
+            self.decoder.config,
+            value_bytes=self.embedded.x.dtype.itemsize,
+        )
+
+    def planned(self) -> np.ndarray:
+        """The whole planned sweep, its prefill included."""
+        answers = engine.planned(self.decoder, self.embedded, self.layout, self.knockouts)
+        return answers.collect(len(self.knockouts))
+
+
+def setting(shape: Shape) -> Setting:
+    """Random weights and embeddings of a shape."""
+    config = shape.config
+    layout = prompt_layout(shape.frames, shape.tokens_per_frame)
+    decoder = jax.jit(lambda: Decoder(config, jnp.dtype(shape.dtype), nnx.Rngs(0)))()
+    x = jax.random.normal(jax.random.key(1), (layout.length, config.width), shape.dtype)
+    knockouts = [
+        cell.knockout
+        for cell in protocol(width=shape.window).cells(layout, config.layers, config.heads)
+    ]
+    edges = [knockouts[i : i + config.layers] for i in range(0, len(knockouts), config.layers)]
+    return Setting(
+        decoder,
+        Embedded(x, jnp.arange(layout.length, dtype=jnp.int32)[None]),
+        layout,
+        tuple(map(tuple, edges)),
+        shape.naive_batch,
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds per edge (naive, peer) or per whole sweep (planned), and all logits."""
+
+    naive: list[float]
+    planned: list[float]
+    peer: list[float]
+    naive_logits: np.ndarray
+    planned_logits: np.ndarray
+    peer_logits: np.ndarray | None
+
+
+Forward = Callable[[Sequence[Knockout]], np.ndarray]
+
+
+def measure(chosen: Setting, forward: Forward | None, rounds: int) -> Measured:
+    """Run all of it, alternating; every compiled function has run once before."""
+    say(f"{len(chosen.knockouts)} knockouts, {chosen.layout.length} positions; compiling")
+    planned_logits = chosen.planned()
+    naive_time(chosen, chosen.edges[0][: chosen.naive_batch])
+    if forward:
+        forward(chosen.edges[0][:1])
+    naive, planned, peer = [], [], []
+    naive_logits, peer_logits = [], []
+    pause = -(-len(chosen.edges) // rounds)
+    for index, edge in enumerate(chosen.edges):
+        say(f"edge {index + 1} of {len(chosen.edges)}: {edge[0].name}")
+        if index % pause == 0:
+            seconds, planned_logits = timed(chosen.planned)
+            planned.append(seconds)
+        seconds, logits = naive_time(chosen, edge)
+        naive.append(seconds)
+        naive_logits.append(logits)
+        if forward:
+            seconds, logits = timed(functools.partial(forward, edge))
+            peer.append(seconds)
+            peer_logits.append(logits)
+    return Measured(
+        naive,
+        planned,
+        peer,
+        np.concatenate(naive_logits),
+        planned_logits,
+        np.concatenate(peer_logits) if forward else None,
+    )
+
+
 def run(shape: str, *, peer: str | None, json: Path | None, rounds: int = 3) -> None:
     """Measure, print, and write the result.
 
@@ -94,81 +197,29 @@ def run(shape: str, *, peer: str | None, json: Path | None, rounds: int = 3) -> 
         raise FlowjaxError(f"--shape {shape!r}: choose one of {', '.join(SHAPES)}")
     if peer not in (None, "torch"):
         raise FlowjaxError(f"--peer {peer!r}: only torch is there")
-    chosen = SHAPES[shape]
-    config = chosen.config
-    layout = prompt_layout(chosen.frames, chosen.tokens_per_frame)
-    decoder = jax.jit(lambda: Decoder(config, jnp.dtype(chosen.dtype), nnx.Rngs(0)))()
-    x = jax.random.normal(jax.random.key(1), (layout.length, config.width), chosen.dtype)
-    embedded = Embedded(x, jnp.arange(layout.length, dtype=jnp.int32)[None])
-    cells = protocol(width=chosen.window).cells(layout, config.layers, config.heads)
-    by_edge = [cells[i : i + config.layers] for i in range(0, len(cells), config.layers)]
-    knockouts = [cell.knockout for cell in cells]
-
-    def planned() -> np.ndarray:
-        return engine.planned(decoder, embedded, layout, knockouts).collect(len(knockouts))
-
-    def naive(chosen_knockouts: Sequence[Knockout]) -> np.ndarray:
-        return reference.full_forwards(
-            decoder, embedded, layout, chosen_knockouts, batch=chosen.naive_batch
-        ).collect(len(chosen_knockouts))
-
-    forward = torch_peer(decoder, embedded, layout) if peer else None
-    say(f"{len(knockouts)} knockouts, {layout.length} positions; compiling")
-    planned_logits = planned()
-    naive(knockouts[: chosen.naive_batch])
-    if forward:
-        forward(knockouts[:1])
-
-    naive_s, peer_s, planned_s = [], [], []
-    naive_logits, peer_logits = [], []
-    pause = max(1, len(by_edge) // rounds)
-    for index, group in enumerate(by_edge):
-        of_edge = [cell.knockout for cell in group]
-        say(f"edge {index + 1} of {len(by_edge)}: {of_edge[0].name}")
-        if index % pause == 0 and len(planned_s) < rounds:
-            seconds, planned_logits = timed(planned)
-            planned_s.append(seconds)
-        seconds, part = timed(lambda of_edge=of_edge: naive(of_edge))
-        naive_s.append(seconds)
-        naive_logits.append(part)
-        if forward:
-            seconds, part = timed(lambda of_edge=of_edge: forward(of_edge))
-            peer_s.append(seconds)
-            peer_logits.append(part)
-
-    into_last = [
-        index for index, group in enumerate(by_edge) if group[0].knockout.edges[0].target == "last"
-    ]
-    last = [cell.knockout for index in into_last for cell in by_edge[index]]
-    last_s = statistics.median(
-        last_edges(decoder, embedded, layout, last) for _ in range(2 * rounds)
-    )
-    prefill_s = statistics.median(prefill_time(decoder, embedded) for _ in repeats)
-    naive_last_s = sum(naive_s[index] for index in into_last)
-
-    plan = plan_sweep(
-        layout.length,
-        [footprint(layout, knockout) for knockout in knockouts],
-        config,
-        value_bytes=x.dtype.itemsize,
-    )
-    total = statistics.median(planned_s)
-    flops = plan.flops
+    chosen = setting(SHAPES[shape])
+    forward = torch_peer(chosen) if peer else None
+    measured = measure(chosen, forward, rounds)
+    last = statistics.median(last_edges_time(chosen) for _ in range(2 * rounds))
+    prefill = statistics.median(prefill_time(chosen) for _ in range(2 * rounds))
+    naive_last = sum(measured.naive[index] for index in chosen.into_last)
+    plan = chosen.plan(chosen.knockouts)
+    flops, planned = plan.flops, statistics.median(measured.planned)
     result: dict[str, Any] = {
-        "ratio_naive_over_planned": sum(naive_s) / total,
-        "ratio_torch_over_planned": sum(peer_s) / total if forward else None,
+        "ratio_naive_over_planned": sum(measured.naive) / planned,
+        "ratio_torch_over_planned": sum(measured.peer) / planned if forward else None,
         "executed_over_bound": flops.planned / flops.bound,
-        "ratio_last_edges": naive_last_s / last_s,
-        "ratio_last_edges_prefill_included": naive_last_s / (last_s + prefill_s),
-        "executed_over_bound_windows_alone": (flops.planned - flops.baseline)
-        / (flops.bound - Cost(config, 1).prefill(layout.length, layout.length**2 // 2)),
+        "executed_over_bound_windows_alone": flops.windows / flops.bound_windows,
+        "ratio_last_edges": naive_last / last,
+        "ratio_last_edges_prefill_included": naive_last / (last + prefill),
         "ratio_flops_naive_over_planned": flops.naive / flops.planned,
         "seconds": {
-            "naive": sum(naive_s),
-            "planned": planned_s,
-            "torch": sum(peer_s) if forward else None,
-            "planned_last_edges": last_s,
-            "prefill": prefill_s,
+            "naive": sum(measured.naive),
+            "planned": measured.planned,
+            "torch": sum(measured.peer) if forward else None,
+            "naive_last_edges": naive_last,
+            "planned_last_edges": last,
+            "prefill": prefill,
         },
         "flops": {
             "naive": flops.naive,
@@ -176,28 +227,15 @@ def run(shape: str, *, peer: str | None, json: Path | None, rounds: int = 3) -> 
             "prefill": flops.baseline,
             "bound": flops.bound,
         },
-        "memory_bytes_beside_parameters": peak_memory(decoder, embedded, layout, knockouts, chosen),
+        "memory_bytes_beside_parameters": peak_memory(chosen),
         "compiled_functions": plan.shapes + 1,
         "largest_difference_of_logits": {
-            "naive": float(np.abs(np.concatenate(naive_logits) - planned_logits).max()),
-            "torch": float(np.abs(np.concatenate(peer_logits) - planned_logits).max())
-            if forward
-            else None,
+            "naive": difference(measured.naive_logits, measured.planned_logits),
+            "torch": None
+            if measured.peer_logits is None
+            else difference(measured.peer_logits, measured.planned_logits),
         },
-        "shape": {
-            "name": shape,
-            "layers": config.layers,
-            "width": config.width,
-            "heads": config.heads,
-            "mlp_width": config.mlp_width,
-            "dtype": chosen.dtype,
-            "positions": layout.length,
-            "frames": chosen.frames,
-            "tokens_per_frame": chosen.tokens_per_frame,
-            "edges": sum(map(len, EDGE_SETS.values())),
-            "window": chosen.window,
-            "knockouts": len(knockouts),
-        },
+        "shape": describe(shape, chosen),
         **record(
             command_line("sweep", shape=shape, peer=peer, json=json),
             ("torch", "transformers") if peer else (),
@@ -208,6 +246,39 @@ def run(shape: str, *, peer: str | None, json: Path | None, rounds: int = 3) -> 
         write_result(json, result)
 
 
+def describe(name: str, chosen: Setting) -> dict[str, Any]:
+    """What was measured on."""
+    config, shape = chosen.decoder.config, SHAPES[name]
+    return {
+        "name": name,
+        "layers": config.layers,
+        "width": config.width,
+        "heads": config.heads,
+        "mlp_width": config.mlp_width,
+        "dtype": shape.dtype,
+        "positions": chosen.layout.length,
+        "frames": shape.frames,
+        "tokens_per_frame": shape.tokens_per_frame,
+        "edges": len(chosen.edges),
+        "window": shape.window,
+        "knockouts": len(chosen.knockouts),
+    }
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest absolute difference."""
+    return float(np.abs(one - other).max())
+
+
+def naive_time(chosen: Setting, knockouts: Sequence[Knockout]) -> tuple[float, np.ndarray]:
+    """Seconds and logits of full forwards; the forward without knockout is not timed."""
+    answers = reference.full_forwards(
+        chosen.decoder, chosen.embedded, chosen.layout, knockouts, batch=chosen.naive_batch
+    )
+    jax.block_until_ready(answers.base)
+    return timed(lambda: answers.collect(len(knockouts)))
+
+
 def timed(work: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
     """Seconds, and what the work gives (on the host, so it is done)."""
     start = time.perf_counter()
@@ -215,65 +286,47 @@ def timed(work: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
     return time.perf_counter() - start, value
 
 
-def last_edges(
-    decoder: Decoder, embedded: Embedded, layout: TokenLayout, knockouts: Sequence[Knockout]
-) -> float:
+def last_edges_time(chosen: Setting) -> float:
     """Seconds for the windows of the edges into `last`, from a prefill that is there."""
-    plan = plan_sweep(
-        layout.length,
-        [footprint(layout, knockout) for knockout in knockouts],
-        decoder.config,
-        value_bytes=embedded.x.dtype.itemsize,
-    )
-    last = jnp.asarray(layout.length - 1, jnp.int32)
-    base = jax.block_until_ready(engine.prefill(decoder, embedded.padded(plan.length), last))
+    knockouts = [knockout for index in chosen.into_last for knockout in chosen.edges[index]]
+    plan = chosen.plan(knockouts)
+    base = jax.block_until_ready(prefill(chosen, plan))
     start = time.perf_counter()
-    for _, logits in engine.run_plan(decoder, base, layout, knockouts, plan):
+    for _, logits in engine.run_plan(chosen.decoder, base, chosen.layout, knockouts, plan):
         jax.block_until_ready(logits)
     return time.perf_counter() - start
 
 
-def prefill_time(decoder: Decoder, embedded: Embedded) -> float:
+def prefill_time(chosen: Setting) -> float:
     """Seconds for the prefill that all windows share."""
-    plan = plan_sweep(len(embedded.x), [], decoder.config)
-    padded = embedded.padded(plan.length)
-    last = jnp.asarray(len(embedded.x) - 1, jnp.int32)
-    jax.block_until_ready(engine.prefill(decoder, padded, last))
+    plan = chosen.plan(())
     start = time.perf_counter()
-    jax.block_until_ready(engine.prefill(decoder, padded, last))
+    jax.block_until_ready(prefill(chosen, plan))
     return time.perf_counter() - start
 
 
-def peak_memory(
-    decoder: Decoder,
-    embedded: Embedded,
-    layout: TokenLayout,
-    knockouts: Sequence[Knockout],
-    shape: Shape,
-) -> dict[str, int]:
+def prefill(chosen: Setting, plan: Plan) -> engine.Baseline:
+    """The kept states of the prompt."""
+    last = jnp.asarray(chosen.layout.length - 1, jnp.int32)
+    return engine.prefill(chosen.decoder, chosen.embedded.padded(plan.length), last)
+
+
+def peak_memory(chosen: Setting) -> dict[str, int]:
     """Bytes beside the parameters, as the compiler allots them: temporaries and kept states."""
-    plan = plan_sweep(
-        layout.length,
-        [footprint(layout, knockout) for knockout in knockouts],
-        decoder.config,
-        value_bytes=embedded.x.dtype.itemsize,
-    )
+    prompt = chosen.decoder, chosen.embedded, chosen.layout, chosen.knockouts
+    plan = chosen.plan(chosen.knockouts)
     return {
-        "naive": reference.temporary_bytes(
-            decoder, embedded, layout, knockouts, batch=shape.naive_batch
-        ),
-        "planned": engine.peak_bytes(decoder, embedded, layout, knockouts, plan),
+        "naive": reference.temporary_bytes(*prompt, batch=chosen.naive_batch),
+        "planned": engine.peak_bytes(*prompt, plan),
         "planned_estimate": plan.bytes,
     }
 
 
-def torch_peer(
-    decoder: Decoder, embedded: Embedded, layout: TokenLayout
-) -> Callable[[Sequence[Knockout]], np.ndarray]:
+def torch_peer(chosen: Setting) -> Forward:
     """The loop of the published reference with our weights: eager attention, dense masks."""
     from benchmarks.torch_peer import TorchLoop  # noqa: PLC0415 - torch is a test dependency
 
-    return TorchLoop(decoder, embedded, layout)
+    return TorchLoop(chosen.decoder, chosen.embedded, chosen.layout)
 
 
 def show(result: dict[str, Any]) -> None:

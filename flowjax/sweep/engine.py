@@ -22,7 +22,8 @@ from flowjax.models.rope import Rotary
 from flowjax.models.sharding import DATA
 from flowjax.models.stack import layer_at
 from flowjax.sweep.answers import Answers, Embedded
-from flowjax.sweep.plan import CHUNK, Batch, Plan, footprint, plan_sweep, round_up
+from flowjax.sweep.cost import CHUNK
+from flowjax.sweep.plan import Batch, Plan, footprint, plan_sweep, round_up
 
 NOBODY = np.iinfo(np.int32).max
 """Position of a source row that is not there: after every target."""

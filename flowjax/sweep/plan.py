@@ -15,7 +15,7 @@ Plain NumPy and integers: nothing here touches a device.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool
@@ -24,9 +24,7 @@ from flowjax.edges import Knockout, cut_table
 from flowjax.errors import FlowjaxError
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import DecoderConfig
-
-CHUNK = 256
-"""Rows of attention computed at a time; later chunks read more sources (`attend_causal`)."""
+from flowjax.sweep.cost import Cost, causal_edges, chunked_edges
 
 ROWS_PER_BATCH = 128
 """Rows that fill a device: below it, weights are read faster than rows are multiplied."""
@@ -103,15 +101,27 @@ class Flops:
     """Floating-point operations of a sweep; a multiply-add counts two.
 
     naive: one full forward per knockout, attention over the full square.
-    baseline: the one prefill that planned and bound both contain.
+    baseline: the one prefill that `planned` contains.
     planned: what the plan executes, padding included.
     bound: affected rows x remaining layers, each row reading only what causality lets it.
+    bound_baseline: the part of it that is the prefill.
     """
 
     naive: int
     baseline: int
     planned: int
     bound: int
+    bound_baseline: int
+
+    @property
+    def windows(self) -> int:
+        """What the plan executes beside the prefill."""
+        return self.planned - self.baseline
+
+    @property
+    def bound_windows(self) -> int:
+        """The bound without its prefill."""
+        return self.bound - self.bound_baseline
 
 
 @dataclass(frozen=True)
@@ -132,74 +142,6 @@ class Plan:
     def shapes(self) -> int:
         """Compiled functions that the batches need; the prefill is one more."""
         return len({batch.shape for batch in self.batches})
-
-
-@dataclass(frozen=True)
-class Cost:
-    """FLOPs and bytes of pieces of a decoder.
-
-    value_bytes: bytes of one value of a hidden state.
-    """
-
-    config: DecoderConfig
-    value_bytes: int
-    _linear: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Count a row's products once."""
-        config = self.config
-        attention = 2 * config.width * config.head_dim * (config.heads * 2 + config.kv_heads * 2)
-        object.__setattr__(self, "_linear", attention + 6 * config.width * config.mlp_width)
-
-    @property
-    def _sources(self) -> int:
-        return 4 * self.config.width * self.config.kv_heads * self.config.head_dim
-
-    def _reading(self, edges: int) -> int:
-        return 4 * self.config.heads * self.config.head_dim * edges
-
-    def layers(self, layers: int, rows: int, edges: int) -> int:
-        """`layers` whole layers of `rows` rows that compute `edges` attention scores a head."""
-        return layers * (rows * self._linear + self._reading(edges))
-
-    def last_layer(self, rows: int, sources: int) -> int:
-        """The last layer of a window: one row beyond keys and values, then its logits."""
-        return (
-            (rows - 1) * self._sources
-            + self._linear
-            + self._reading(sources)
-            + 2 * self.config.width * self.config.vocabulary
-        )
-
-    def window(self, start: int, rows: int, edges: int, sources: int) -> int:
-        """One window from layer `start`: `edges` scores in each layer but the last."""
-        return self.layers(self.config.layers - 1 - start, rows, edges) + self.last_layer(
-            rows, sources
-        )
-
-    def prefill(self, rows: int, edges: int) -> int:
-        """A forward over the whole prompt with logits of one position."""
-        head = 2 * self.config.width * self.config.vocabulary
-        return self.layers(self.config.layers, rows, edges) + head
-
-    def kept_bytes(self, length: int) -> int:
-        """Hidden states, keys and values of every layer."""
-        config = self.config
-        per_position = config.width + 2 * config.kv_heads * config.head_dim
-        return config.layers * length * per_position * self.value_bytes
-
-    def batch_bytes(self, batch: int, rows: int, prefix: int) -> int:
-        """Working memory of `batch` windows: hidden states, MLP, one chunk's scores, logits.
-
-        Scores are float32 and exist three times (scores, masked, weights), beside a mask byte.
-        Each layer's parameters are copied out of their stack once for all windows.
-        """
-        config = self.config
-        kv = 2 * config.kv_heads * config.head_dim
-        hidden = rows * (4 * config.width + 3 * config.mlp_width + kv) * self.value_bytes
-        scores = min(rows, CHUNK) * (rows + prefix) * (config.heads * 12 + 1)
-        layer = self._linear // 2 * self.value_bytes
-        return layer + batch * (hidden + scores + 8 * config.vocabulary)
 
 
 def plan_sweep(
@@ -299,26 +241,14 @@ def _flops(
         for batch in batches
     )
     baseline = cost.prefill(padded, chunked_edges(padded, 0))
+    bound_baseline = cost.prefill(real, causal_edges(0, real))
     return Flops(
         naive=len(footprints) * cost.prefill(real, real * real),
         baseline=baseline,
         planned=baseline + windows,
-        bound=cost.prefill(real, causal_edges(0, real)) + bound,
+        bound=bound_baseline + bound,
+        bound_baseline=bound_baseline,
     )
-
-
-def causal_edges(first_row: int, length: int) -> int:
-    """Edges that causality allows into rows `first_row` to `length - 1`, diagonal included."""
-    return (length * (length + 1) - first_row * (first_row + 1)) // 2
-
-
-def chunked_edges(rows: int, prefix: int) -> int:
-    """Scores that `attend_causal` computes for `rows` rows after `prefix` cached ones."""
-    edges = 0
-    for start in range(0, rows, CHUNK):
-        stop = min(start + CHUNK, rows)
-        edges += (stop - start) * (prefix + stop)
-    return edges
 
 
 def bucket_rows(rows: int) -> int:

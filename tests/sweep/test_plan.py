@@ -8,12 +8,10 @@ from flowjax.errors import FlowjaxError
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import DecoderConfig
 from flowjax.models.rope import Rope
+from flowjax.sweep.cost import CHUNK, causal_edges, chunked_edges
 from flowjax.sweep.plan import (
-    CHUNK,
     Footprint,
     bucket_rows,
-    causal_edges,
-    chunked_edges,
     dense_footprint,
     footprint,
     plan_sweep,

@@ -21,7 +21,8 @@ from flowjax.data.encode import write_mp4
 from flowjax.models.decoder import Decoder
 from flowjax.sweep import engine
 from flowjax.sweep.answers import Embedded
-from flowjax.sweep.plan import Cost, footprint, plan_sweep
+from flowjax.sweep.cost import Cost
+from flowjax.sweep.plan import footprint, plan_sweep
 from flowjax.sweep.protocol import protocol
 from tests.sweep.test_plan import config, video_layout
 from tests.videos import moving_square
