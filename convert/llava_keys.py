@@ -21,7 +21,10 @@ SPELLINGS = (
 """From the released files (usual) to those that `transformers` 4.52 and 5 write."""
 
 
-def newline_ignored(width: int) -> Ignored:
-    """The token at the ends of a tiled image's rows, in families whose videos have none."""
+def newline_ignored(width: int, *, required: bool) -> Ignored:
+    """The token at the ends of a tiled image's rows, in families whose videos have none.
+
+    required: whether every checkpoint of the family has it.
+    """
     reason = "ends the rows of tiled images; video prompts of this family have no such token"
-    return Ignored(NEWLINE, reason, (width,))
+    return Ignored(NEWLINE, reason, (width,), required)

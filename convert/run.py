@@ -15,7 +15,6 @@ from convert.hub import local_directory
 from convert.mapping import table_of
 from convert.output import check_output, check_space, new_directory
 from convert.plan import Plan, make_plan
-from convert.progress import progress_bar
 from convert.source import SafetensorsSource, open_source
 from convert.writer import write_parameters
 from flowjax.errors import FlowjaxError
@@ -34,6 +33,7 @@ from flowjax.models.checkpoint import (
 )
 from flowjax.models.registry import family_of, read_json
 from flowjax.models.video_llm import VideoLLMConfig, parameter_shapes
+from flowjax.progress import BYTES, progress_bar
 from flowjax.version import __version__
 
 SIDE_FILES = (
@@ -131,7 +131,7 @@ def convert(
                 shutil.copyfile(directory / name, partial / name)
         if pooling_shape is not None:
             _write_json(partial / CONFIG, checkpoint.fields)
-        with progress_bar(f"converting {_name(src)}", plan.bytes) as report:
+        with progress_bar(f"converting {_name(src)}", plan.bytes, columns=BYTES) as report:
             try:
                 write_parameters(partial / PARAMETERS, plan, checkpoint.source, report)
             except (OSError, ValueError, RuntimeError) as error:

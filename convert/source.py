@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Shaped
@@ -24,6 +24,7 @@ RESAVE = (
 )
 
 
+@runtime_checkable
 class Source(Protocol):
     """Tensors by key: what the rest of the conversion needs to know of a checkpoint.
 

@@ -1,22 +1,29 @@
-"""Progress bars on standard error, shown only to a person."""
+"""Progress bars on standard error, shown only to a person and only for work that takes a while."""
 
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     Progress,
     ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.progress import Task as BarTask
 from rich.text import Text
 
+PATIENCE = 2.0
+"""Seconds before a bar appears."""
+
 Advance = Callable[[float], None]
-"""Called with the number of steps, or part of one, done since the last call."""
+"""Called with the number of steps, or part of one, done since the last call; from any thread."""
 
 
 class _Count(ProgressColumn):
@@ -25,17 +32,41 @@ class _Count(ProgressColumn):
         return Text(f"{int(task.completed)}/{int(task.total or 0)}{rate}")
 
 
+STEPS: Sequence[ProgressColumn] = (_Count(), TimeElapsedColumn())
+BYTES: Sequence[ProgressColumn] = (DownloadColumn(), TransferSpeedColumn())
+
+
 @contextmanager
-def progress_bar(description: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """A bar with count, rate and time left; nothing where standard error is no terminal."""
+def progress_bar(
+    description: str, total: int, *, done: int = 0, columns: Sequence[ProgressColumn] = STEPS
+) -> Iterator[Advance]:
+    """A bar with what is done, the rate and the time left.
+
+    Args:
+        description: what is done.
+        total: steps, or bytes.
+        done: of them before the bar begins.
+        columns: `STEPS` or `BYTES`.
+    """
     console = Console(stderr=True)
-    columns = [
+    bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        _Count(),
-        TimeElapsedColumn(),
+        *columns,
         TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(description, total=total, completed=done)
-        yield lambda steps: progress.advance(bar, steps)
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task(description, total=total, completed=done)
+    started, lock = time.monotonic(), threading.Lock()
+
+    def advance(steps: float) -> None:
+        bar.advance(task, steps)
+        with lock:
+            if not bar.live.is_started and time.monotonic() - started > PATIENCE:
+                bar.start()
+
+    try:
+        yield advance
+    finally:
+        bar.stop()

@@ -34,7 +34,7 @@ def tensor_table(config: VideoLLMConfig, fields: Mapping[str, Any]) -> TensorTab
         ignored=(
             *tower_ignored(vision.width),
             *decoder_ignored(DECODER),
-            newline_ignored(config.decoder.width),
+            newline_ignored(config.decoder.width, required=True),
         ),
         tied=decoder_tied(config.decoder, DECODER, HEAD),
         spellings=(*SPELLINGS, Spelling(POOL, f"model.{POOL}")),

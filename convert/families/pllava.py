@@ -25,7 +25,7 @@ def tensor_table(config: VideoLLMConfig, fields: Mapping[str, Any]) -> TensorTab
         ignored=(
             *tower_ignored(vision.width),
             *decoder_ignored(DECODER),
-            newline_ignored(config.decoder.width),
+            newline_ignored(config.decoder.width, required=False),
         ),
         tied=decoder_tied(config.decoder, DECODER, HEAD),
         spellings=SPELLINGS,
@@ -34,11 +34,10 @@ def tensor_table(config: VideoLLMConfig, fields: Mapping[str, Any]) -> TensorTab
 
 def clip_rules(layers: int) -> Iterator[Rule]:
     """Rules of the vision tower, whose checkpoint has `layers` layers."""
-    yield Rule(f"{TOWER}embeddings.class_embedding", "vision/class_embedding")
-    yield Rule(
-        f"{TOWER}embeddings.patch_embedding.weight", "vision/patch_embedding/kernel", patches
-    )
-    yield Rule(f"{TOWER}embeddings.position_embedding.weight", "vision/position_embedding")
+    embeddings = f"{TOWER}embeddings."
+    yield Rule(f"{embeddings}class_embedding", "vision/class_embedding")
+    yield Rule(f"{embeddings}patch_embedding.weight", "vision/patch_embedding/kernel", patches)
+    yield Rule(f"{embeddings}position_embedding.weight", "vision/position_embedding")
     yield from norm(f"{TOWER}pre_layrnorm", "vision/input_norm")
     yield from tower_layer_rules(layers)
 

@@ -63,7 +63,7 @@ def sweep(
     )
     done = store.done
     todo = [index for index in range(len(samples)) if index not in done]
-    with progress_bar("samples", len(samples), len(done)) as advance:
+    with progress_bar("samples", len(samples), done=len(done)) as advance:
         for index, prepared in _ahead(loaded, samples, todo):
             if prepared.repeated_frames:
                 LOG.warning(

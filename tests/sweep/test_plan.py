@@ -52,7 +52,7 @@ def test_footprint_is_the_first_row_and_layer_of_the_dense_mask(data):
     knockout = data.draw(knockouts(layout, layers=3, heads=2))
     cut = dense(layout, cut_table(layout, knockout))
     rows = np.flatnonzero(cut.any(axis=1))
-    assert footprint(layout, knockout) == Footprint(min(knockout.layers), rows[0])
+    assert footprint(layout, knockout) == Footprint(min(knockout.layers), int(rows[0]))
     mask = edge_mask(layout, [knockout], layers=3, heads=2)
     written_out = dense(layout, np.asarray(mask.allowed))
     assert dense_footprint(written_out) == footprint(layout, knockout)
