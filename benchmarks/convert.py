@@ -162,6 +162,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     layers = max(1, -(-int(options.gigabytes * 1e9 - OTHER_BYTES) // LAYER_BYTES))
+    load = os.getloadavg()[0]
     runs: dict[str, list[Measurement]] = {"copy": [], "convert": []}
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         src = Path(scratch, "checkpoint")
@@ -181,6 +182,7 @@ def main() -> None:
         "hardware": {
             "processor": _processor(),
             "cores": os.cpu_count(),
+            "load_average_before": round(load, 2),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         },
         "versions": {"python": platform.python_version()}

@@ -14,6 +14,7 @@ PATTERNS = (
     "*.safetensors",
     INDEX,
     "config.json",
+    "adapter_config.json",
     "tokenizer.json",
     "preprocessor_config.json",
     "tokenizer_config.json",

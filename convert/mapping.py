@@ -41,14 +41,14 @@ def patches(
     return tensor.reshape(len(tensor), -1).T
 
 
-def single(tensor: Shaped[np.ndarray, "1 ..."]) -> Shaped[np.ndarray, "..."]:
+def single(tensor: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
     """The only entry of the first axis, such as position embeddings stored as [1, n, width]."""
     if tensor.ndim < 2 or len(tensor) != 1:
         raise ValueError("a first axis of one entry is expected")
     return tensor[0]
 
 
-def flat(tensor: Shaped[np.ndarray, "1 1 n"]) -> Shaped[np.ndarray, " n"]:
+def flat(tensor: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, " n"]:
     """The only row, such as a class token stored as [1, 1, width]."""
     _check_axes(tensor, 3)
     return single(single(tensor))

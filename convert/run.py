@@ -11,11 +11,13 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
+from convert.adapter import adapted
+from convert.adapter_config import ADAPTER_CONFIG, read_adapter_config
 from convert.hub import local_directory
 from convert.mapping import table_of
 from convert.output import check_output, check_space, new_directory
 from convert.plan import Plan, make_plan
-from convert.source import SafetensorsSource, open_source
+from convert.source import Source, open_source
 from convert.writer import write_parameters
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import (
@@ -77,7 +79,7 @@ class Checkpoint:
     fields: of `config.json`, with the user's overrides.
     """
 
-    source: SafetensorsSource
+    source: Source
     fields: Mapping[str, Any]
     config: VideoLLMConfig
     plan: Plan
@@ -89,6 +91,7 @@ def convert(
     *,
     dtype: DtypeName | None = None,
     pooling_shape: tuple[int, int, int] | None = None,
+    adapter: str | Path | None = None,
     note: str = "",
     overwrite: bool = False,
     revision: str | None = None,
@@ -96,10 +99,12 @@ def convert(
     """Convert a checkpoint; `out` appears complete or not at all.
 
     Args:
-        src: a directory, or the id of a repository on the Hugging Face hub.
+        src: a directory, or the id of a repository on the Hugging Face hub. If it holds a LoRA
+            adapter instead of a model, the base model is the one that the adapter names.
         out: the directory to write, in the layout of `flowjax.models.checkpoint`.
         dtype: of all parameters; None keeps that of each tensor.
         pooling_shape: (frames, rows, columns) of video tokens, in place of the configuration's.
+        adapter: a LoRA adapter of PEFT to merge into the model: a directory or a repository's id.
         note: a remark that every output made with the model repeats.
         overwrite: whether an earlier conversion at `out` may be replaced.
         revision: branch, tag or commit of a hub repository.
@@ -109,11 +114,19 @@ def convert(
     """
     out = Path(out)
     check_output(out, overwrite=overwrite)
-    directory = local_directory(src, revision)
-    checkpoint = read_checkpoint(directory, dtype=dtype, pooling_shape=pooling_shape)
+    model = resolve(src, adapter, revision)
+    directory = model.directory
+    checkpoint = read_checkpoint(
+        directory, dtype=dtype, pooling_shape=pooling_shape, adapter=model.adapter
+    )
     plan, config = checkpoint.plan, checkpoint.config
     check_space(out, plan.bytes + SIDE_BYTES)
-    overrides = {"dtype": dtype, "pooling_shape": pooling_shape, "revision": revision}
+    overrides = {
+        "dtype": dtype,
+        "pooling_shape": pooling_shape,
+        "revision": revision,
+        "adapter": None if adapter is None else str(adapter),
+    }
     manifest = Manifest(
         format=FORMAT,
         family=config.family,
@@ -147,13 +160,44 @@ def convert(
     )
 
 
+@dataclass(frozen=True)
+class Model:
+    """Local directories of a model and of the adapter to merge into it, if any."""
+
+    directory: Path
+    adapter: Path | None
+
+
+def resolve(src: str | Path, adapter: str | Path | None, revision: str | None) -> Model:
+    """Where a model is, after downloading what the hub has; see `convert` for the arguments.
+
+    Raises:
+        FlowjaxError: one of them cannot be read, or both are adapters.
+    """
+    directory = local_directory(src, revision)
+    if (directory / CONFIG).is_file() or not (directory / ADAPTER_CONFIG).is_file():
+        return Model(directory, None if adapter is None else local_directory(adapter))
+    if adapter is not None:
+        raise FlowjaxError(f"{src} is an adapter itself; --adapter needs a model to go into")
+    fields = read_adapter_config(directory)
+    if not fields.base:
+        raise FlowjaxError(
+            f"{directory / ADAPTER_CONFIG}: base_model_name_or_path is missing; convert the base "
+            "model with --adapter"
+        )
+    return Model(local_directory(fields.base, fields.revision), directory)
+
+
 def read_checkpoint(
     directory: Path,
     *,
     dtype: DtypeName | None = None,
     pooling_shape: tuple[int, int, int] | None = None,
+    adapter: Path | None = None,
 ) -> Checkpoint:
     """Read everything of a checkpoint but its weights, and check that it can be converted.
+
+    See `convert` for the arguments.
 
     Raises:
         FlowjaxError: names the file, field or key that does not serve.
@@ -172,10 +216,12 @@ def read_checkpoint(
             f"{directory / TOKENIZER} has {tokenizer.get_vocab_size()} tokens, but the model has "
             f"{config.decoder.vocabulary} embeddings; it belongs to another model"
         )
-    source = open_source(directory)
+    source, table = open_source(directory), table_of(config, fields)
+    if adapter is not None:
+        source = adapted(source, adapter, table.spellings)
     plan = make_plan(
         source,
-        table_of(config, fields),
+        table,
         parameter_shapes(config),
         None if dtype is None else DTYPES[dtype],
     )

@@ -8,9 +8,8 @@ import numpy as np
 import tensorstore as ts
 from jaxtyping import Shaped
 
-from convert.hub import local_directory
 from convert.plan import Parameter
-from convert.run import DTYPES, SIDE_FILES, Checkpoint, read_checkpoint
+from convert.run import DTYPES, SIDE_FILES, Checkpoint, read_checkpoint, resolve
 from convert.writer import blocks, chunk_shape, contiguous
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import (
@@ -76,9 +75,14 @@ def verify(src: str | Path, out: str | Path) -> VerifyReport:
     out = Path(out)
     manifest = read_manifest(out)
     dtype, pooling = manifest.overrides.get("dtype"), manifest.overrides.get("pooling_shape")
-    directory = local_directory(src, manifest.overrides.get("revision"))
+    overrides = manifest.overrides
+    model = resolve(src, overrides.get("adapter"), overrides.get("revision"))
+    directory = model.directory
     checkpoint = read_checkpoint(
-        directory, dtype=dtype, pooling_shape=None if pooling is None else tuple(pooling)
+        directory,
+        dtype=dtype,
+        pooling_shape=None if pooling is None else tuple(pooling),
+        adapter=model.adapter,
     )
     stored = stored_parameters(out / PARAMETERS)
     check_parameters(

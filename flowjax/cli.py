@@ -41,6 +41,10 @@ def convert(
     pooling_shape: Annotated[
         str | None, typer.Option(help="Frames, rows and columns kept by pooling, as T-H-W.")
     ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(help="A LoRA adapter (PEFT) to merge into SRC: a folder or a hub id."),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     note: Annotated[
         str, typer.Option(help="A sentence that every result of this model will carry.")
@@ -61,6 +65,7 @@ def convert(
         out,
         dtype=dtype,
         pooling_shape=pooling_shape,
+        adapter=adapter,
         revision=revision,
         note=note,
         overwrite=overwrite,

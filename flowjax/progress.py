@@ -22,7 +22,7 @@ from rich.text import Text
 PATIENCE = 2.0
 """Seconds before a bar appears."""
 
-Advance = Callable[[float], None]
+Advance = Callable[[int | float], None]
 """Called with the number of steps, or part of one, done since the last call; from any thread."""
 
 
@@ -60,7 +60,7 @@ def progress_bar(
     task = bar.add_task(description, total=total, completed=done)
     started, lock = time.monotonic(), threading.Lock()
 
-    def advance(steps: float) -> None:
+    def advance(steps: int | float) -> None:
         bar.advance(task, steps)
         with lock:
             if not bar.live.is_started and time.monotonic() - started > PATIENCE:

@@ -41,6 +41,7 @@ def attend(
     position: Int[Array, " q"],
     blocks: Sequence[Sources],
     mask: Mask | None,
+    bias: Float[Array, "#q k"] | None = None,
 ) -> Attended:
     """Softmax attention, scaled by `1 / sqrt(d)`; softmax in float32.
 
@@ -52,6 +53,7 @@ def attend(
         position: their absolute positions.
         blocks: the source rows; a position must not occur twice.
         mask: one layer's mask; None lets every row read every source (a vision tower).
+        bias: added to the scaled scores of every head.
     """
     rows, heads, width = query.shape
     kv_heads = blocks[0].key.shape[1]
@@ -69,6 +71,8 @@ def attend(
         ],
         axis=-1,
     ) / jnp.sqrt(jnp.float32(width))
+    if bias is not None:
+        scores = scores + bias
     if mask is None:
         weights = jax.nn.softmax(scores, axis=-1)
     else:

@@ -127,13 +127,29 @@ class DecoderLayer(nnx.Module):
         normed = self.mlp_norm(x)
         return x + self.down(nnx.silu(self.gate(normed)) * self.up(normed))
 
-    def _heads(self, x: Float[Array, "n d"]) -> Float[Array, "n heads d"]:
+    def _heads(self, x: Float[Array, "n projected"]) -> Float[Array, "n heads d"]:
         return x.reshape(len(x), -1, self.head_dim)
 
 
 def rms_norm(width: int, config: DecoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.RMSNorm:
     """Root-mean-square norm over the last axis, with statistics in float32."""
     return nnx.RMSNorm(width, epsilon=config.norm_eps, dtype=dtype, param_dtype=dtype, rngs=rngs)
+
+
+def deepened(
+    x: Float[Array, "n width"],
+    deepstack: Float[Array, "k n width"] | None,
+    layer: int | Int[Array, ""],
+) -> Float[Array, "n width"]:
+    """The output `x` of layer `layer` with what is added to it after that layer.
+
+    deepstack: added after each of the first k layers: features of earlier vision layers at video
+        positions, zeros elsewhere (DeepStack, Meng et al. 2024, arXiv 2406.04334); None: nothing.
+    """
+    if deepstack is None:
+        return x
+    last = len(deepstack) - 1
+    return x + jnp.where(layer <= last, deepstack[jnp.minimum(layer, last)], 0)
 
 
 class Decoder(nnx.Module):
@@ -166,6 +182,7 @@ class Decoder(nnx.Module):
         mask: Mask,
         *,
         rope_position: Int[Array, "axes n"] | None = None,
+        deepstack: Float[Array, "k n width"] | None = None,
         length: int | Int[Array, ""] | None = None,
         keep: Keep = NOTHING,
         chunk: int | None = None,
@@ -176,6 +193,7 @@ class Decoder(nnx.Module):
             x: embeddings of positions 0 to n - 1.
             mask: edges per layer; `allowed` has leading axes [layers, heads or 1].
             rope_position: positions that rotary embedding reads; 0 to n - 1 where None.
+            deepstack: see `deepened`.
             length: the sequence's length without right padding; n where None.
             keep: intermediates to return.
             chunk: rows of attention computed at a time (see `attend_causal`); all where None.
@@ -200,10 +218,12 @@ class Decoder(nnx.Module):
                 else attend(query[rows], position[rows], [sources], edges).weights,
             )
             attended = attend_causal(query, sources, [], edges, chunk or len(x))
-            return layer.finish(x, attended), kept
+            return deepened(layer.finish(x, attended), deepstack, index), kept
 
-        output, kept = jax.lax.scan(step, x, jnp.arange(self.config.layers))
-        return Trace(output, *kept, rotary)
+        output, (hidden, sources, attention) = jax.lax.scan(
+            step, x, jnp.arange(self.config.layers)
+        )
+        return Trace(output, hidden, sources, attention, rotary)
 
     def logits(self, x: Float[Array, "n width"]) -> Float[Array, "n vocabulary"]:
         """Final norm and vocabulary projection: float32 [n, vocabulary]."""

@@ -62,6 +62,10 @@ class HFConfig:
         """The field as errors name it."""
         return f"{self._source}{field}"
 
+    def peek(self, field: str) -> Any:  # noqa: ANN401 - any JSON value
+        """A field's value without taking it; None where it is absent."""
+        return self._left.get(field)
+
     @overload
     def take(self, field: str, kind: type[T]) -> T: ...
     @overload
@@ -88,6 +92,13 @@ class HFConfig:
         value = self.take(field, int) if default is None else self.take(field, int, default)
         if value < 1:
             raise FlowjaxError(f"{self.name(field)} is {value}; it must be at least 1")
+        return value
+
+    def positive_float(self, field: str, default: float) -> float:
+        """Take a finite number above 0."""
+        value = self.take(field, float, default)
+        if not 0 < value < float("inf"):
+            raise FlowjaxError(f"{self.name(field)} is {value}; it must be a number above 0")
         return value
 
     def shape(self, field: str, length: int) -> tuple[int, ...]:

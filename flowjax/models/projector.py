@@ -11,6 +11,40 @@ from flowjax.models.attention import PRECISION
 
 
 @dataclass(frozen=True)
+class MlpProjectorConfig:
+    """Sizes of `MlpProjector`."""
+
+    inputs: int
+    outputs: int
+    activation: Activation
+
+    def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "MlpProjector":
+        """Make the projector with random parameters."""
+        return MlpProjector(self, dtype, rngs)
+
+
+class MlpProjector(nnx.Module):
+    """Two linear layers on every feature; the order of the features is kept."""
+
+    def __init__(self, config: MlpProjectorConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        def linear(inputs: int, outputs: int) -> nnx.Linear:
+            return nnx.Linear(
+                inputs, outputs, dtype=dtype, param_dtype=dtype, precision=PRECISION, rngs=rngs
+            )
+
+        self.config = config
+        self.linear_1 = linear(config.inputs, config.outputs)
+        self.linear_2 = linear(config.outputs, config.outputs)
+
+    def __call__(
+        self, features: Float[Array, "*grid inputs"]
+    ) -> Float[Array, "video_tokens outputs"]:
+        """Video embeddings, one for every feature."""
+        projected = self.linear_2(activate(self.config.activation, self.linear_1(features)))
+        return projected.reshape(-1, self.config.outputs)
+
+
+@dataclass(frozen=True)
 class PoolingProjectorConfig:
     """Sizes of `PoolingProjector`: `pooling` and `grid` are (frames, rows, columns)."""
 

@@ -13,11 +13,12 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 import flowjax.models.families
-from flowjax.data.prompt import Prompt, Question
+from flowjax.data.prompt import Prompt, Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.models.video_llm import VideoLLMConfig
 
-Preprocess = Callable[[UInt8[ndarray, "t h w c"]], Float[ndarray, "t c s s"]]
+Preprocess = Callable[[UInt8[ndarray, "t h w c"]], Float[ndarray, "t ..."]]
+"""Frames in RGB to pixel values, whose axes after the first are the family's own."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,14 @@ class Family:
     accepts: whether a parsed `config.json` is of this family.
     read_config: the configuration, refusing by name what it does not handle.
     read_preprocessor: frames uint8 [t, h, w, 3] to pixel values, from `preprocessor_config.json`.
-    prompt: a question in the family's conversation format.
+    prompt: a question about a video of some shape, in the family's conversation format.
     """
 
     name: str
     accepts: Callable[[Mapping[str, Any]], bool]
     read_config: Callable[[Mapping[str, Any], str], VideoLLMConfig]
     read_preprocessor: Callable[[Mapping[str, Any], str], Preprocess]
-    prompt: Callable[[VideoLLMConfig, Question], Prompt]
+    prompt: Callable[[VideoLLMConfig, Question, VideoShape], Prompt]
 
 
 @functools.cache

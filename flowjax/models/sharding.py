@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from flowjax.errors import FlowjaxError
 
@@ -62,7 +62,9 @@ def split_axes(path: str) -> tuple[int, ...]:
     return matching[0].axes
 
 
-def parameter_sharding(path: str, shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+def parameter_sharding(
+    path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh
+) -> NamedSharding:
     """Where the parameter at `path` lies on `mesh`.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,32 @@ from jaxtyping import Array, Float, Int
 from flowjax.models.decoder import Decoder, DecoderConfig
 
 
+class DeepstackVideo(NamedTuple):
+    """What a projector gives of a video that also reaches decoder layers after the first.
+
+    tokens: [video, width], the video embeddings.
+    deepstack: [k, video, width], added at the video's positions after each of the first k layers
+        (see `flowjax.models.decoder.deepened`).
+    """
+
+    tokens: Float[Array, "video width"]
+    deepstack: Float[Array, "k video width"]
+
+
+@runtime_checkable
 class PartConfig(Protocol):
-    """Configuration of a vision encoder or projector, which knows the module it is for."""
+    """Configuration of a vision encoder, which knows the module it is for."""
 
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> Callable[[Array], Array]:
+        """Make the module with random parameters."""
+        ...
+
+
+@runtime_checkable
+class ProjectorConfig(Protocol):
+    """Configuration of a projector, which knows the module it is for."""
+
+    def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> Callable[[Array], Array | DeepstackVideo]:
         """Make the module with random parameters."""
         ...
 
@@ -26,17 +48,19 @@ class VideoLLMConfig:
 
     family: name of the family that reads its configuration (see `flowjax.models.registry`).
     frames: frames of one video.
-    tokens_per_frame: video positions of each frame.
+    tokens_per_frame: video positions of each frame; None where they depend on the video's size.
     placeholder: token id that stands for the video in a prompt.
+    conversation: the name of the conversation format, for a family that has several.
     """
 
     family: str
     decoder: DecoderConfig
     vision: PartConfig
-    projector: PartConfig
+    projector: ProjectorConfig
     frames: int
-    tokens_per_frame: int
+    tokens_per_frame: int | None
     placeholder: int
+    conversation: str = ""
 
 
 class VideoLLM(nnx.Module):
@@ -51,11 +75,11 @@ class VideoLLM(nnx.Module):
     @property
     def dtype(self) -> jnp.dtype:
         """The dtype of the embeddings, in which the decoder's residual stream is kept."""
-        return self.decoder.embedding.embedding[...].dtype
+        return jax.tree.leaves(self.decoder.embedding)[0].dtype
 
     def encode_video(
-        self, pixel_values: Float[Array, "frames channels height width"]
-    ) -> Float[Array, "video width"]:
+        self, pixel_values: Float[Array, "frames ..."]
+    ) -> Float[Array, "video width"] | DeepstackVideo:
         """Video embeddings in the order of the video's positions in the prompt."""
         return self.projector(self.vision(pixel_values.astype(self.dtype)))
 
@@ -63,11 +87,25 @@ class VideoLLM(nnx.Module):
         self,
         ids: Int[Array, " n"],
         video_position: Int[Array, " video"],
-        video: Float[Array, "video width"],
+        video: Float[Array, "video width"] | DeepstackVideo,
     ) -> Float[Array, "n width"]:
         """Token embeddings with the video's put at its positions."""
+        video = video.tokens if isinstance(video, DeepstackVideo) else video
         text = self.decoder.embedding(jnp.where(ids == self.config.placeholder, 0, ids))
         return text.at[video_position].set(video.astype(text.dtype))
+
+    def deepstack(
+        self,
+        ids: Int[Array, " n"],
+        video_position: Int[Array, " video"],
+        video: Float[Array, "video width"] | DeepstackVideo,
+    ) -> Float[Array, "k n width"] | None:
+        """What the decoder adds after its first layers: zeros but at the video's positions."""
+        if not isinstance(video, DeepstackVideo):
+            return None
+        layers, _, width = video.deepstack.shape
+        nothing = jnp.zeros((layers, len(ids), width), self.dtype)
+        return nothing.at[:, video_position].set(video.deepstack.astype(self.dtype))
 
 
 def abstract_model(config: VideoLLMConfig, dtype: jnp.dtype) -> VideoLLM:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from convert.run import convert
-from flowjax.data.prompt import Question
+from flowjax.data.prompt import Prompt, Question, VideoShape
 from flowjax.edges import EdgeMask, causal_mask
 from flowjax.layout import EncodedPrompt, encode_prompt
 from flowjax.models.checkpoint import LoadedModel, load_model
@@ -18,7 +18,7 @@ from flowjax.models.decoder import Keep, Trace
 from flowjax.sweep.answers import Embedded
 
 ORACLE = Path(__file__).parent / "data"
-ORACLE_DEFAULT = ("pllava",)
+ORACLE_DEFAULT = ("internvl", "pllava", "videollama3")
 """Families that flowjax reads; a new family's folder is added here with it."""
 
 
@@ -45,25 +45,43 @@ class Case:
     @cached_property
     def question(self) -> Question:
         letters = self.sample["option_letters"]
-        by_letter = {
-            text[1]: text[4:] for text in [self.sample["answer"], *self.sample["false_options"]]
-        }
+        written = self.sample.get("option_letters_full") or [
+            self.sample["answer"],
+            *self.sample["false_options"],
+        ]
+        by_letter = {text[1]: text[4:].removesuffix("\n") for text in written}
         options = tuple(by_letter[letter] for letter in letters)
         return Question(self.sample["question_without_options"], options, self.sample["gt"])
 
     @cached_property
+    def preprocessed(self) -> np.ndarray:
+        """Pixel values that our preprocessor makes of the recorded frames."""
+        return self.loaded.preprocess(self["frames"])
+
+    @cached_property
+    def pixel_values(self) -> np.ndarray:
+        """The recorded pixel values with the axes that our modules read."""
+        return self["pixel_values"].reshape(self.preprocessed.shape)
+
+    @cached_property
+    def text(self) -> Prompt:
+        frames = len(self["frames"])
+        timestamps = self["timestamps"] if "timestamps" in self else np.arange(frames)
+        shape = VideoShape(self.preprocessed.shape, tuple(map(float, timestamps)))
+        return self.loaded.family.prompt(self.loaded.config, self.question, shape)
+
+    @cached_property
     def prompt(self) -> EncodedPrompt:
-        prompt = self.loaded.family.prompt(self.loaded.config, self.question)
-        return encode_prompt(prompt, self.loaded.tokenizer)
+        return encode_prompt(self.text, self.loaded.tokenizer)
 
     @cached_property
     def embedded(self) -> Embedded:
-        x = _embed(self.loaded.model, self.prompt, self["pixel_values"])
+        x = _embed(self.loaded.model, self.prompt, self.pixel_values)
         return Embedded(x, jnp.asarray(self.prompt.rope_position))
 
     @cached_property
     def trace(self) -> Trace:
-        group = np.zeros(self.prompt.layout.length, np.int32)
+        group = jnp.zeros(self.prompt.layout.length, jnp.int32)
         return _trace(self.loaded.model, self.embedded, causal_mask(self.layers, group))
 
 
@@ -76,8 +94,13 @@ def _embed(model, prompt, pixel_values):
 
 @jax.jit
 def _trace(model, embedded: Embedded, mask: EdgeMask) -> Trace:
-    x, rope_position = embedded
-    return model.decoder(x, mask, rope_position=rope_position, keep=Keep(hidden=True))
+    return model.decoder(
+        embedded.x,
+        mask,
+        rope_position=embedded.rope_position,
+        deepstack=embedded.deepstack,
+        keep=Keep(hidden=True),
+    )
 
 
 def pytest_generate_tests(metafunc):

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowjax.data.preprocess import FramePreprocessor
-from flowjax.data.prompt import Prompt, PromptBuilder, Question
+from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.models.activations import read_activation
-from flowjax.models.decoder import DecoderConfig
+from flowjax.models.decoder_config import read_llama
 from flowjax.models.hf_config import HFConfig
 from flowjax.models.projector import PoolingProjectorConfig
 from flowjax.models.registry import Family
-from flowjax.models.rope import Rope
 from flowjax.models.video_llm import VideoLLMConfig
 from flowjax.models.vision.clip import ClipConfig
+from flowjax.models.vision.feature_layer import layers_used
 
 SYSTEM = (
     "Carefully watch the video and pay attention to the cause and sequence of events, the detail "
@@ -59,7 +59,7 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
             top.take("projector_hidden_act", str, "gelu"), top.name("projector_hidden_act")
         ),
     )
-    placeholder = top.take("image_token_index", int)
+    placeholder = top.positive("image_token_index")
     top.finish()
     return VideoLLMConfig(
         family=FAMILY.name,
@@ -72,43 +72,6 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     )
 
 
-def read_llama(text: HFConfig, vocabulary: int) -> DecoderConfig:
-    """Read a Llama configuration; `vocabulary` is the model's own row count, 0 if it says none."""
-    text.expect("model_type", "llama")
-    width, heads = text.positive("hidden_size", 4096), text.positive("num_attention_heads", 32)
-    text.expect("hidden_act", "silu")
-    text.expect("attention_bias", False)
-    text.expect("mlp_bias", False)
-    text.expect("rope_scaling", None)
-    text.ignore("max_position_embeddings")
-    rows = text.positive("vocab_size", vocabulary or 32000)
-    if vocabulary and rows != vocabulary:
-        raise FlowjaxError(f"{text.name('vocab_size')} is {rows}, but vocab_size is {vocabulary}")
-    head_dim = text.positive("head_dim", width // heads)
-    kv_heads = text.positive("num_key_value_heads", heads)
-    if heads % kv_heads:
-        raise FlowjaxError(
-            f"{text.name('num_key_value_heads')} is {kv_heads}; it must divide "
-            f"num_attention_heads, {heads}"
-        )
-    config = DecoderConfig(
-        vocabulary=rows,
-        width=width,
-        mlp_width=text.positive("intermediate_size", 11008),
-        layers=text.positive("num_hidden_layers", 32),
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        norm_eps=text.take("rms_norm_eps", float, 1e-6),
-        rope=Rope(head_dim, text.take("rope_theta", float, 10000.0)),
-        qkv_bias=False,
-        qk_norm=False,
-        tied_embeddings=text.take("tie_word_embeddings", bool, False),
-    )
-    text.finish()
-    return config
-
-
 def read_clip(vision: HFConfig, feature_layer: int, feature_field: str) -> ClipConfig:
     """Read a CLIP vision configuration, with layers up to the feature layer only.
 
@@ -118,12 +81,7 @@ def read_clip(vision: HFConfig, feature_layer: int, feature_field: str) -> ClipC
     # Of the text-image head, which is not used, and of word embeddings, which CLIP's tower lacks.
     vision.ignore("projection_dim", "vocab_size", "tie_word_embeddings")
     layers = vision.positive("num_hidden_layers", CLIP_LAYERS)
-    used = feature_layer if feature_layer >= 0 else layers + 1 + feature_layer
-    if not 1 <= used <= layers:
-        raise FlowjaxError(
-            f"{feature_field} is {feature_layer}; the vision tower's hidden states after a layer "
-            f"are 1 to {layers}, or -{layers} to -1"
-        )
+    used = layers_used(feature_layer, layers, feature_field)
     config = ClipConfig(
         width=vision.positive("hidden_size", 768),
         mlp_width=vision.positive("intermediate_size", 3072),
@@ -132,7 +90,7 @@ def read_clip(vision: HFConfig, feature_layer: int, feature_field: str) -> ClipC
         image_size=vision.positive("image_size", 224),
         patch_size=vision.positive("patch_size", 32),
         channels=vision.positive("num_channels", 3),
-        norm_eps=vision.take("layer_norm_eps", float, 1e-5),
+        norm_eps=vision.positive_float("layer_norm_eps", 1e-5),
         activation=read_activation(
             vision.take("hidden_act", str, "quick_gelu"), vision.name("hidden_act")
         ),
@@ -151,8 +109,10 @@ def clip_layers(vision: Mapping[str, Any]) -> int:
     return HFConfig(vision, "vision_config.").positive("num_hidden_layers", CLIP_LAYERS)
 
 
-def prompt(config: VideoLLMConfig, question: Question) -> Prompt:
+def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Prompt:
     """The conversation format of the published evaluation (mode `eval_mvbench`)."""
+    assert config.tokens_per_frame is not None
+    del shape  # every video has as many tokens
     builder = PromptBuilder()
     builder.text("system", SYSTEM + " USER: ")
     builder.video(

@@ -1,12 +1,14 @@
 """The CLIP image encoder (Radford et al. 2021, arXiv 2103.00020), up to its feature layer."""
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from flowjax.errors import FlowjaxError
 from flowjax.models.activations import Activation, activate
 from flowjax.models.attention import PRECISION, Sources, attend
 from flowjax.models.stack import layer_at, stacked
@@ -36,10 +38,40 @@ class ClipConfig:
         return ClipVision(self, dtype, rngs)
 
 
+@runtime_checkable
+class LayerSizes(Protocol):
+    """What `ClipLayer` reads of an encoder's configuration."""
+
+    @property
+    def width(self) -> int:
+        """See `ClipConfig`."""
+        ...
+
+    @property
+    def mlp_width(self) -> int:
+        """See `ClipConfig`."""
+        ...
+
+    @property
+    def heads(self) -> int:
+        """See `ClipConfig`."""
+        ...
+
+    @property
+    def norm_eps(self) -> float:
+        """See `ClipConfig`."""
+        ...
+
+    @property
+    def activation(self) -> Activation:
+        """See `ClipConfig`."""
+        ...
+
+
 class ClipLayer(nnx.Module):
     """One pre-norm encoder block with full attention."""
 
-    def __init__(self, config: ClipConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: LayerSizes, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         def linear(inputs: int, outputs: int) -> nnx.Linear:
             return nnx.Linear(
                 inputs, outputs, dtype=dtype, param_dtype=dtype, precision=PRECISION, rngs=rngs
@@ -68,7 +100,7 @@ class ClipLayer(nnx.Module):
         return x + self.down(activate(self.config.activation, self.up(self.mlp_norm(x))))
 
 
-def layer_norm(config: ClipConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(config: LayerSizes, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """Layer norm over the width, with two-pass statistics in float32."""
     return nnx.LayerNorm(
         config.width,
@@ -78,6 +110,33 @@ def layer_norm(config: ClipConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Laye
         use_fast_variance=False,
         rngs=rngs,
     )
+
+
+def flat_patches(
+    image: Float[Array, "c s s"], size: int, patch: int
+) -> Float[Array, "patches values"]:
+    """Square patches in row-major order, each flattened as (channel, row, column).
+
+    What is left of the image on the right and below, less than a patch wide, is dropped.
+
+    Args:
+        image: one frame's pixel values.
+        size: the side that the encoder is for.
+        patch: side of a patch.
+
+    Raises:
+        FlowjaxError: the image has another size.
+    """
+    height, width = image.shape[-2:]
+    if (height, width) != (size, size):
+        raise FlowjaxError(
+            f"frames have {height} x {width} pixels, but the vision tower's position embeddings "
+            f"are for {size} x {size}; set that size in preprocessor_config.json"
+        )
+    grid = size // patch
+    image = image[:, : grid * patch, : grid * patch]
+    patches = image.reshape(-1, grid, patch, grid, patch).transpose(1, 3, 0, 2, 4)
+    return patches.reshape(grid * grid, -1)
 
 
 class ClipVision(nnx.Module):
@@ -110,9 +169,8 @@ class ClipVision(nnx.Module):
         return jax.vmap(self._encode)(pixel_values)
 
     def _encode(self, image: Float[Array, "c s s"]) -> Float[Array, "patches width"]:
-        grid, patch = self.config.grid, self.config.patch_size
-        patches = image.reshape(-1, grid, patch, grid, patch).transpose(1, 3, 0, 2, 4)
-        tokens = self.patch_embedding(patches.reshape(grid * grid, -1))
+        patches = flat_patches(image, self.config.image_size, self.config.patch_size)
+        tokens = self.patch_embedding(patches)
         x = jnp.concatenate([self.class_embedding[...][None], tokens])
         x = self.input_norm(x + self.position_embedding[...])
 

@@ -1,0 +1,105 @@
+"""LLaVA-NeXT-Video in the layout of `transformers` (Zhang et al. 2024, blog post of LLaVA-VL).
+
+CLIP vision tower, pooling of every frame, two-layer projector, Llama decoder.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flowjax.data.preprocess import CropPreprocessor
+from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
+from flowjax.errors import FlowjaxError
+from flowjax.models.decoder_config import read_llama
+from flowjax.models.families.pllava import read_clip
+from flowjax.models.hf_config import HFConfig
+from flowjax.models.llava_config import (
+    ignore_stills,
+    read_frames,
+    read_placeholder,
+    read_projector_activation,
+    read_tied,
+)
+from flowjax.models.registry import Family
+from flowjax.models.spatial_pool import PoolMode, StridedPoolConfig
+from flowjax.models.video_llm import VideoLLMConfig
+
+PLACEHOLDER = "<video>"
+MODES: Mapping[str, PoolMode] = {"average": "average", "max": "max", "conv": "conv"}
+
+
+def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
+    """Read `config.json`; absent fields have the defaults of `transformers`."""
+    top = HFConfig(fields, f"{source}: ")
+    text = top.nested("text_config")
+    # The released files repeat the kind of rotary embedding here, where nothing reads it.
+    text.ignore("type")
+    decoder = read_tied(top, read_llama(text, top.take("vocab_size", int, 0)))
+    vision = read_clip(
+        top.nested("vision_config"),
+        top.take("vision_feature_layer", int, -2),
+        top.name("vision_feature_layer"),
+    )
+    top.expect("vision_feature_select_strategy", "default")
+    # Of a convolution, which must give what the projector takes.
+    top.expect("spatial_pool_out_channels", vision.width)
+    projector = StridedPoolConfig(
+        inputs=vision.width,
+        outputs=decoder.width,
+        grid=vision.grid,
+        stride=top.positive("spatial_pool_stride", 2),
+        mode=read_mode(top),
+        activation=read_projector_activation(top),
+    )
+    if projector.side < 1:
+        raise FlowjaxError(
+            f"{top.name('spatial_pool_stride')} is {projector.stride}; a frame has only "
+            f"{vision.grid} rows of patches"
+        )
+    frames = read_frames(top, projector.side)
+    placeholder = read_placeholder(top, 32000, decoder.vocabulary)
+    ignore_stills(top)
+    top.finish()
+    return VideoLLMConfig(
+        family=FAMILY.name,
+        decoder=decoder,
+        vision=vision,
+        projector=projector,
+        frames=frames,
+        tokens_per_frame=projector.side**2,
+        placeholder=placeholder,
+    )
+
+
+def read_mode(top: HFConfig) -> PoolMode:
+    """Take the way in which a block of features becomes one."""
+    name = top.take("spatial_pool_mode", str, "average")
+    if name not in MODES:
+        raise FlowjaxError(
+            f"{top.name('spatial_pool_mode')} is {name!r}; choose {', '.join(MODES)}"
+        )
+    return MODES[name]
+
+
+def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Prompt:
+    """The chat template of the released models, with one video before the question."""
+    assert config.tokens_per_frame is not None
+    del shape  # every video has as many tokens
+    builder = PromptBuilder()
+    builder.text("system", "USER: ")
+    builder.video(
+        PLACEHOLDER,
+        [(f"frame_{index}", config.tokens_per_frame) for index in range(config.frames)],
+    )
+    builder.text("instruction", "\n")
+    builder.question(question)
+    builder.text("instruction", "\nOnly give the best option. ASSISTANT: Best option:(")
+    return builder.build()
+
+
+FAMILY = Family(
+    name="llava_next_video",
+    accepts=lambda fields: fields.get("model_type") == "llava_next_video",
+    read_config=read_config,
+    read_preprocessor=CropPreprocessor.from_config,
+    prompt=prompt,
+)

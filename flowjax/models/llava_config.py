@@ -1,0 +1,63 @@
+"""What the configurations of LLaVA's later video models have in common."""
+
+import dataclasses
+
+from flowjax.errors import FlowjaxError
+from flowjax.models.activations import Activation, read_activation
+from flowjax.models.decoder import DecoderConfig
+from flowjax.models.hf_config import HFConfig
+
+FRAMES = 32
+"""Frames of a video where `num_frames` is not in the configuration, which is not in released ones.
+
+The released models were trained with 32.
+"""
+
+
+def read_tied(top: HFConfig, decoder: DecoderConfig) -> DecoderConfig:
+    """The decoder with tied embeddings if the whole model or its text part asks for them."""
+    tied = top.take("tie_word_embeddings", bool, False)
+    return dataclasses.replace(decoder, tied_embeddings=tied or decoder.tied_embeddings)
+
+
+def read_projector_activation(top: HFConfig) -> Activation:
+    """Take what the configuration says of the two linear layers."""
+    top.expect("multimodal_projector_bias", True)
+    field = "projector_hidden_act"
+    return read_activation(top.take(field, str, "gelu"), top.name(field))
+
+
+def read_frames(top: HFConfig, side: int) -> int:
+    """Take the number of frames; a pooling shape must be the one that the model has.
+
+    side: rows, and columns, of video tokens of a frame.
+    """
+    frames = top.positive("num_frames", FRAMES)
+    if "pooling_shape" in top and top.shape("pooling_shape", 3) != (frames, side, side):
+        raise FlowjaxError(
+            f"{top.name('pooling_shape')} must be {[frames, side, side]} in this model: frames, "
+            "and rows and columns of video tokens"
+        )
+    return frames
+
+
+def read_placeholder(top: HFConfig, default: int, vocabulary: int) -> int:
+    """Take the id that stands for a video; that of still images is not used.
+
+    Raises:
+        FlowjaxError: it is not a token of the decoder.
+    """
+    top.ignore("image_token_index", "image_token_id")
+    field = "video_token_id" if "video_token_id" in top else "video_token_index"
+    placeholder = top.positive(field, default)
+    if placeholder >= vocabulary:
+        raise FlowjaxError(
+            f"{top.name(field)} is {placeholder}; the decoder has {vocabulary} tokens"
+        )
+    return placeholder
+
+
+def ignore_stills(top: HFConfig) -> None:
+    """Drop the tiling of large still images and the processors' counts, which videos never read."""
+    top.ignore("image_grid_pinpoints", "vision_aspect_ratio", "use_image_newline_parameter")
+    top.ignore("image_seq_length", "video_seq_length")

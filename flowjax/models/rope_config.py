@@ -1,0 +1,102 @@
+"""Reading the rotary embedding of a Hugging Face configuration."""
+
+import math
+
+from flowjax.errors import FlowjaxError
+from flowjax.models.hf_config import HFConfig
+from flowjax.models.rope import DynamicRope, LinearRope, LongRope, Rope, RotaryEmbedding
+
+THETA = 10000.0
+"""Base of the rotation angles where a configuration gives none."""
+
+ORIGINAL = "original_max_position_embeddings"
+
+
+def read_rope(
+    text: HFConfig, head_dim: int, positions: int, original: int | None = None
+) -> RotaryEmbedding:
+    """Read rotary embedding over whole heads.
+
+    The configuration has either `rope_theta` and `rope_scaling`, as `transformers` up to 4 wrote
+    them, or `rope_parameters`, as 5 does.
+
+    Args:
+        text: the decoder's configuration; its fields about rotary embedding are taken.
+        head_dim: width of a head.
+        positions: its `max_position_embeddings`.
+        original: its `original_max_position_embeddings` where absent; None if the architecture
+            has no such field of its own.
+
+    Raises:
+        FlowjaxError: names a field that is not supported.
+    """
+    theta = text.positive_float("rope_theta", THETA)
+    if ORIGINAL in text:
+        original = text.positive(ORIGINAL, original or positions)
+    text.expect("partial_rotary_factor", 1.0)
+    fields = (name for name in ("rope_parameters", "rope_scaling") if text.peek(name) is not None)
+    field = next(fields, None)
+    scaling = HFConfig({}, text.name("")) if field is None else text.nested(field)
+    text.expect("rope_parameters", None)
+    text.expect("rope_scaling", None)
+    theta = scaling.positive_float("rope_theta", theta)
+    scaling.expect("partial_rotary_factor", 1.0)
+    kind = _kind(scaling)
+    match kind:
+        case "default":
+            rope = Rope(head_dim, theta)
+        case "linear" | "dynamic":
+            factor = scaling.take("factor", float)
+            if factor < 1:
+                raise FlowjaxError(f"{scaling.name('factor')} is {factor}; it must be at least 1")
+            if kind == "linear":
+                rope = LinearRope(head_dim, theta, factor)
+            else:
+                rope = DynamicRope(head_dim, theta, factor, positions)
+        case "su" | "longrope":
+            rope = _longrope(scaling, head_dim, theta, positions, original)
+        case _:
+            raise FlowjaxError(
+                f"{scaling.name('rope_type')} is {kind!r}; default, linear, dynamic and longrope "
+                "(also written su) are supported"
+            )
+    scaling.finish()
+    return rope
+
+
+def _kind(scaling: HFConfig) -> str:
+    """Take the variant's name, which files of some versions give twice."""
+    old = scaling.take("type", str, "")
+    kind = scaling.take("rope_type", str, old or "default")
+    if old and old != kind and {old, kind} != {"su", "longrope"}:
+        raise FlowjaxError(f"{scaling.name('type')} is {old!r}, but rope_type is {kind!r}")
+    return kind
+
+
+def _longrope(
+    scaling: HFConfig, head_dim: int, theta: float, positions: int, original: int | None
+) -> LongRope:
+    """`original`, the decoder's own length before scaling, goes before that of the scaling."""
+    own = scaling.positive(ORIGINAL, positions)
+    original = own if original is None else original
+    if original < 2:
+        raise FlowjaxError(f"{scaling.name(ORIGINAL)} is {original}; it must be at least 2")
+    ratio = scaling.positive_float("factor", positions / original)
+    scale = 1.0 if ratio <= 1 else math.sqrt(1 + math.log(ratio) / math.log(original))
+    return LongRope(
+        head_dim=head_dim,
+        theta=theta,
+        short_factor=_factors(scaling, "short_factor", head_dim // 2),
+        long_factor=_factors(scaling, "long_factor", head_dim // 2),
+        original_length=original,
+        scale=scaling.positive_float("attention_factor", scale),
+    )
+
+
+def _factors(scaling: HFConfig, field: str, count: int) -> tuple[float, ...]:
+    """One positive number per pair of a head's values."""
+    values = scaling.take(field, list)
+    numbers = all(type(x) in {int, float} and 0 < x < math.inf for x in values)
+    if len(values) != count or not numbers:
+        raise FlowjaxError(f"{scaling.name(field)} must be {count} numbers above 0")
+    return tuple(map(float, values))

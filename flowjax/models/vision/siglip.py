@@ -1,0 +1,72 @@
+"""The SigLIP image encoder (Zhai et al. 2023, arXiv 2303.15343), up to its feature layer."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from flowjax.models.activations import Activation
+from flowjax.models.attention import PRECISION
+from flowjax.models.stack import layer_at, stacked
+from flowjax.models.vision.clip import ClipLayer, flat_patches
+
+
+@dataclass(frozen=True)
+class SiglipConfig:
+    """Sizes of the encoder; `layers` counts only those up to the feature layer."""
+
+    width: int
+    mlp_width: int
+    layers: int
+    heads: int
+    image_size: int
+    patch_size: int
+    channels: int
+    norm_eps: float
+    activation: Activation
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of an image."""
+        return self.image_size // self.patch_size
+
+    def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "SiglipVision":
+        """Make the encoder with random parameters."""
+        return SiglipVision(self, dtype, rngs)
+
+
+class SiglipVision(nnx.Module):
+    """Patches of every frame to features; frames do not see each other, and no norm follows."""
+
+    def __init__(self, config: SiglipConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.patch_embedding = nnx.Linear(
+            config.channels * config.patch_size**2,
+            config.width,
+            dtype=dtype,
+            param_dtype=dtype,
+            precision=PRECISION,
+            rngs=rngs,
+        )
+        self.position_embedding = nnx.Param(
+            jax.random.normal(rngs.params(), (config.grid**2, config.width), dtype) * 0.02
+        )
+        self.layers = stacked(lambda rngs: ClipLayer(config, dtype, rngs), config.layers, rngs)
+
+    def __call__(
+        self, pixel_values: Float[Array, "frames channels size size"]
+    ) -> Float[Array, "frames patches width"]:
+        """Features of every patch in row-major order."""
+        return jax.vmap(self._encode)(pixel_values)
+
+    def _encode(self, image: Float[Array, "c s s"]) -> Float[Array, "patches width"]:
+        patches = flat_patches(image, self.config.image_size, self.config.patch_size)
+        x = self.patch_embedding(patches) + self.position_embedding[...]
+
+        def step(x: Array, index: Array) -> tuple[Array, None]:
+            return layer_at(self.layers, index)(x), None
+
+        x, _ = jax.lax.scan(step, x, jnp.arange(self.config.layers))
+        return x

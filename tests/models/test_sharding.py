@@ -1,0 +1,52 @@
+import re
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, PartitionSpec
+
+from flowjax.errors import FlowjaxError
+from flowjax.models.registry import family_of, read_json
+from flowjax.models.sharding import RULES, parameter_sharding, split_axes
+from flowjax.models.video_llm import parameter_shapes
+
+
+@pytest.fixture(scope="module")
+def shapes(pllava_oracle):
+    path = pllava_oracle / "config.json"
+    fields = read_json(path)
+    return parameter_shapes(family_of(fields, "").read_config(fields, ""))
+
+
+def test_every_parameter_matches_exactly_one_rule(shapes):
+    for path in shapes:
+        assert sum(re.fullmatch(rule.path, path) is not None for rule in RULES) == 1, path
+
+
+@pytest.mark.parametrize("path", ["decoder/other", "xdecoder/embedding/embedding", "query/kernel"])
+def test_a_path_without_a_rule(path):
+    with pytest.raises(FlowjaxError, match=f"{path} matches 0 rules"):
+        split_axes(path)
+
+
+@pytest.mark.parametrize(
+    "path, shape, spec",
+    [
+        ("decoder/layers/query/kernel", (2, 12, 8), (None, None, "model")),
+        ("decoder/layers/down/kernel", (2, 12, 8), (None, "model", None)),
+        ("decoder/layers/down/kernel", (4, 10, 8), (None, None, None)),
+        ("vision/layers/query/bias", (2, 8), (None, "model")),
+        ("vision/layers/output/bias", (4, 8), (None, None)),
+        ("decoder/layers/mlp_norm/scale", (4, 8), (None, None)),
+        ("decoder/embedding/embedding", (8, 12), ("model", None)),
+        ("decoder/embedding/embedding", (9, 12), (None, "model")),
+        ("decoder/embedding/embedding", (9, 13), (None, None)),
+        ("decoder/unembedding/kernel", (12, 9), ("model", None)),
+        ("projector/linear_2/kernel", (8, 8), ("model", None)),
+        ("vision/patch_embedding/kernel", (8, 8), (None, None)),
+    ],
+)
+def test_axes(path, shape, spec):
+    devices = np.array(jax.devices() * 8).reshape(2, 4)
+    mesh = AbstractMesh(devices.shape, ("data", "model"))
+    assert parameter_sharding(path, shape, mesh).spec == PartitionSpec(*spec)
