@@ -186,8 +186,9 @@ def rope_positions(
     Without grids, 0 to length - 1 on one axis. With them, three axes (time, row, column): text has
     the same position on all three and goes on from the text before it; a grid that starts at
     position p has p plus its indices, time multiplied by `step`; text after it goes on at
-    p + max(rows, columns). This is what `transformers` computes for Qwen2.5-VL and Qwen3-VL since
-    version 5.3; up to then text went on after the largest position on any axis.
+    p + max(rows, columns). So `transformers` 5 computes it for Qwen2.5-VL and Qwen3-VL; older
+    versions let text go on after the largest position of any axis, which is another one where a
+    video's time axis is longer than its sides.
 
     Args:
         length: of the expanded sequence.

@@ -20,15 +20,18 @@ _BICUBIC = 3  # Pillow's number, which configuration files use
 _CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 _CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
-# What a processor's configuration says besides how to compute pixel values of a frame: its class,
-# its call's arguments, the tiling of large still images, and which frames it would take of a video.
-_NO_EFFECT = (
+NO_EFFECT = (
     "_valid_processor_keys", "image_processor_type", "processor_class", "feature_extractor_type",
     "do_convert_rgb", "return_tensors", "data_format", "input_data_format", "device",
     "disable_grouping", "aspect_ratio_setting", "image_grid_pinpoints", "do_pad",
     "_valid_kwargs_names", "model_valid_processing_keys", "video_processor_type", "size_divisor",
     "do_sample_frames", "fps", "num_frames", "video_metadata", "return_metadata",
 )  # fmt: skip
+"""What a configuration says besides how to compute pixel values of a frame.
+
+Its class, its call's arguments, the tiling of large still images, and which frames it would take of
+a video.
+"""
 
 
 @dataclass(frozen=True)
@@ -139,11 +142,11 @@ class SquarePreprocessor:
         if fields.take("do_center_crop", bool, False):
             raise FlowjaxError(f"{fields.name('do_center_crop')} is true; only false is supported")
         size = _side(fields, "size", 384, ("height", "width"))
-        normalisation = _normalisation(fields, _CLIP_MEAN, _CLIP_STD)
+        normalisation = read_normalisation(fields, _CLIP_MEAN, _CLIP_STD)
         # Cropping is off; tiling is for still images.
         fields.ignore("crop_size", "default_to_square")
         fields.ignore("crop_to_patches", "min_patches", "max_patches")
-        fields.ignore(*_NO_EFFECT)
+        fields.ignore(*NO_EFFECT)
         fields.finish()
         return cls(size, normalisation)
 
@@ -190,8 +193,8 @@ class PatchPreprocessor:
         fields = HFConfig(config, f"{source}: ")
         patch = fields.positive("patch_size")
         least, most = fields.positive("min_tokens"), fields.positive("max_tokens")
-        normalisation = _normalisation(fields, [0.5] * 3, [0.5] * 3)
-        fields.ignore(*_NO_EFFECT)
+        normalisation = read_normalisation(fields, [0.5] * 3, [0.5] * 3)
+        fields.ignore(*NO_EFFECT)
         fields.finish()
         return cls(patch, merge, least, most, normalisation)
 
@@ -258,8 +261,8 @@ def _read_crop(config: Mapping[str, Any], source: str) -> tuple[int, Normalisati
         raise FlowjaxError(
             f"{fields.name('crop_size')} is {crop}; it must be {size}, the shortest edge of `size`"
         )
-    normalisation = _normalisation(fields, _CLIP_MEAN, _CLIP_STD)
-    fields.ignore(*_NO_EFFECT)
+    normalisation = read_normalisation(fields, _CLIP_MEAN, _CLIP_STD)
+    fields.ignore(*NO_EFFECT)
     fields.finish()
     return size, normalisation
 
@@ -279,7 +282,12 @@ def _side(fields: HFConfig, name: str, default: int, keys: tuple[str, ...]) -> i
     return sides[0]
 
 
-def _normalisation(fields: HFConfig, mean: list[float], std: list[float]) -> Normalisation:
+def read_normalisation(fields: HFConfig, mean: list[float], std: list[float]) -> Normalisation:
+    """Take the fields about resizing's filter, rescaling and normalising; `mean` and `std` default.
+
+    Raises:
+        FlowjaxError: a value that is not supported.
+    """
     fields.expect("do_resize", True)
     fields.expect("resample", _BICUBIC)
     fields.expect("do_rescale", True)

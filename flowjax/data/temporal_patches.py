@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from flowjax.data.preprocess import _NO_EFFECT, Normalisation, _normalisation
+from flowjax.data.preprocess import NO_EFFECT, Normalisation, read_normalisation
 from flowjax.errors import FlowjaxError
 from flowjax.models.hf_config import HFConfig
 
@@ -137,9 +137,9 @@ class ProcessorDefaults:
             )
         patch = fields.positive("patch_size", self.patch)
         depth, merge = fields.positive("temporal_patch_size", 2), fields.positive("merge_size", 2)
-        normalisation = _normalisation(fields, list(self.mean), list(self.std))
+        normalisation = read_normalisation(fields, list(self.mean), list(self.std))
         fields.expect("do_center_crop", False)
-        fields.ignore(*_NO_EFFECT, *_SAMPLING, *_OTHER)
+        fields.ignore(*NO_EFFECT, *_SAMPLING, *_OTHER)
         fields.finish()
         return TemporalPatchPreprocessor(
             patch, depth, merge, least, most, self.whole_video, normalisation

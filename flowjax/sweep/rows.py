@@ -1,6 +1,6 @@
 """The rows of a sweep's results: one per sample, edge and window."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -123,9 +123,9 @@ def result_table(
     return pa.table(columns, schema=SCHEMA)
 
 
-def decode_each(tokenizer: Tokenizer, ids: Iterable[int]) -> list[str]:
+def decode_each(tokenizer: Tokenizer, ids: Int[np.ndarray, " k"]) -> list[str]:
     """Every id as text on its own, without the spaces around it."""
-    return [tokenizer.decode([int(token)]).strip() for token in ids]
+    return [tokenizer.decode([token]).strip() for token in ids.tolist()]
 
 
 def relative_change(base: float, new: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:

@@ -55,15 +55,7 @@ def model(frames: int, text: dict, vision: dict, **top) -> torch.nn.Module:
         **top,
     )
     theirs = InternVLForConditionalGeneration(config)
-    parity.randomise(theirs)
-    with torch.no_grad():
-        for layer in parity.decoder_layers(theirs):
-            # Attention that is not nearly even over hundreds of positions.
-            layer.self_attn.q_proj.weight *= 5
-        if config.tie_word_embeddings:
-            # Else the last token's own embedding decides the next token, which is then the same.
-            theirs.get_input_embeddings().weight *= 0.05
-            theirs.get_decoder().norm.weight *= 10
+    parity.randomise(theirs, seed=1)
     return theirs
 
 
@@ -146,7 +138,7 @@ def test_knockouts(asked):
     # One frame has no other frame to be cut from.
     edges = [edge for edge in parity.EDGES if edge != "cross_frame"]
     frames = asked.pair.ours.config.frames
-    parity.check_knockouts(asked, parity.EDGES if frames > 1 else edges, styles=("center",))
+    parity.check_knockouts(asked, parity.EDGES if frames > 1 else edges)
 
 
 def test_generation(asked):

@@ -105,7 +105,13 @@ def test_what_cannot_be_averaged():
 
 @pytest.mark.parametrize(
     ("n", "low", "high", "excludes"),
-    [(5, 1, 3, True), (5, -3, -1, True), (5, -1, 3, False), (5, 0, 3, False), (1, 2, 2, False)],
+    [
+        (5, 1.0, 3.0, True),
+        (5, -3.0, -1.0, True),
+        (5, -1.0, 3.0, False),
+        (5, 0.0, 3.0, False),
+        (1, 2.0, 2.0, False),
+    ],
 )
 def test_only_an_interval_can_exclude_zero(n, low, high, excludes):
     assert Interval(n, (low + high) / 2, low, high).excludes_zero is excludes
