@@ -77,7 +77,7 @@ def read_headers(path: Path) -> dict[str, TensorHeader]:
     for key, value in fields.items():
         try:
             headers[key] = _header(path, 8 + length, value)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise FlowjaxError(f"{path}: bad safetensors header: key {key}: {error}") from error
     _check_coverage(path, headers, 8 + length, size)
     return headers
@@ -103,7 +103,9 @@ class SafetensorsFile:
             self._map.madvise(mmap.MADV_DONTNEED, start, header.stop - start)
 
 
-def _header(path: Path, base: int, value: Mapping) -> TensorHeader:
+def _header(path: Path, base: int, value: object) -> TensorHeader:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{value!r} is not an object")
     start, stop = value["data_offsets"]
     dtype, shape = value["dtype"], value["shape"]
     numbers = [start, stop, *shape]

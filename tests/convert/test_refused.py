@@ -255,9 +255,5 @@ def test_revision_of_a_directory(source, refused):
     refused("--revision", revision="main")
 
 
-def test_dtype_that_does_not_exist(source, refused):
-    refused("float16", "bfloat16", dtype="float16")
-
-
 def test_pooling_shape_is_checked(source, refused):
     refused("pooling_shape", pooling_shape=(0, 2, 2))
