@@ -220,9 +220,7 @@ class Decoder(nnx.Module):
             attended = attend_causal(query, sources, [], edges, chunk or len(x))
             return deepened(layer.finish(x, attended), deepstack, index), kept
 
-        output, (hidden, sources, attention) = jax.lax.scan(
-            step, x, jnp.arange(self.config.layers)
-        )
+        output, (hidden, sources, attention) = jax.lax.scan(step, x, jnp.arange(self.config.layers))
         return Trace(output, hidden, sources, attention, rotary)
 
     def logits(self, x: Float[Array, "n width"]) -> Float[Array, "n vocabulary"]:

@@ -17,6 +17,8 @@ from flowjax.data.prompt import Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
 from flowjax.models.families.internvl import FAMILY, SYSTEM, read_config
+from flowjax.models.sharding import split_axes
+from flowjax.models.video_llm import parameter_shapes
 from tests.models import parity
 from tests.models.refusals import check_fields_refused, check_keys_refused
 
@@ -212,6 +214,12 @@ def test_generation(asked):
 
 def test_every_key_is_needed(asked):
     check_keys_refused(asked.pair.checkpoint)
+
+
+def test_every_parameter_has_a_place_on_a_mesh(asked):
+    axes = {path: split_axes(path) for path in parameter_shapes(asked.pair.ours.config)}
+    assert axes["vision/layers/query/kernel"] == (-1,)
+    assert axes["vision/layers/mlp_scale"] == axes["projector/norm/scale"] == ()
 
 
 UNREAD = {

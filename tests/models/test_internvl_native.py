@@ -211,6 +211,25 @@ def test_preprocessing_is_the_library_s(height, width):
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("do_center_crop", True),
+        ("do_resize", False),
+        ("resample", 2),
+        ("size", {"height": 28, "width": 56}),
+        ("size", {"shortest_edge": 28}),
+        ("image_std", [1.0, 0.0, 1.0]),
+        ("do_flip", True),
+    ],
+)
+def test_refused_preprocessors(field, value):
+    with pytest.raises(FlowjaxError, match=f"^preprocessor_config.json: {field} "):
+        SquarePreprocessor.from_config(
+            saved(processor(28)) | {field: value}, "preprocessor_config.json"
+        )
+
+
 def test_prompt():
     question = Question("Who runs?", ("A dog.", "A cat."), "A")
     two = read_config(config(num_frames=2), "config.json")

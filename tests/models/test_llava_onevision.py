@@ -62,8 +62,8 @@ CASES = {
 }
 UNREAD = {
     "image_grid_pinpoints", "image_token_index", "vision_aspect_ratio",
-    "text_config.max_position_embeddings", "text_config.max_window_layers", "text_config.sliding_window",
-    "vision_config.vision_use_head",
+    "text_config.max_position_embeddings", "text_config.max_window_layers",
+    "text_config.sliding_window", "vision_config.vision_use_head",
 }  # fmt: skip
 
 
