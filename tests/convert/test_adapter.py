@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from benchmarks.synthetic import write_checkpoint
 from convert.adapter_config import AdapterConfig
 from convert.run import convert
 from convert.verify import verify
+from flowjax.cli import app
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model, read_manifest
 from tests.convert.checkpoints import edit_json
@@ -179,6 +181,14 @@ def test_names_of_a_newer_library(tiny, tmp_path):
     newer = write_adapter(tmp_path / "newer", tiny, spell=spell)
     convert(tiny, tmp_path / "out", adapter=newer)
     check(tiny, plain, tmp_path / "out", lambda module: 2.5)
+
+
+def test_on_the_command_line(tiny, tmp_path):
+    adapter = write_adapter(tmp_path / "adapter", tiny)
+    arguments = ["convert", str(tiny), str(tmp_path / "out"), "--adapter", str(adapter)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    check(tiny, adapter, tmp_path / "out", lambda module: 2.5)
 
 
 def test_adapter_as_source(tiny, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from transformers import (
@@ -213,7 +214,7 @@ def test_preprocessing_is_the_library_s(height, width):
 
 
 def test_frames_of_another_size_are_refused(asked):
-    wrong = np.zeros((asked.pair.ours.config.frames, 3, 48, 48), np.float32)
+    wrong = jnp.zeros((asked.pair.ours.config.frames, 3, 48, 48))
     with pytest.raises(FlowjaxError, match="frames have 48 x 48 pixels"):
         asked.pair.ours.model.encode_video(wrong)
 
