@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import av.error
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically
@@ -18,10 +18,8 @@ _CODEC = {"qp": "16", "tune": "zerolatency", "threads": "1"}
 _CONTAINER = {"fflags": "+bitexact", "movflags": "+faststart"}
 
 
-def write_mp4(
-    path: Path, frames: UInt8[np.ndarray, "frames height width 3"], fps: int | float | Fraction
-) -> None:
-    """Write frames in RGB as an H.264 MP4 file (4:2:0, so colours are halved in resolution).
+def write_mp4(path: Path, frames: Shaped[np.ndarray, "..."], fps: int | float | Fraction) -> None:
+    """Write RGB frames, uint8 [frames, height, width, 3], as H.264 in MP4 (4:2:0 colour).
 
     The file appears when it is complete, or not at all. Its bytes depend on the frames, the rate
     and the version of the encoder only.

@@ -63,8 +63,8 @@ def read_frames(
     path: str | os.PathLike[str],
     num_frames: int,
     *,
-    start: float | None = None,
-    end: float | None = None,
+    start: int | float | None = None,
+    end: int | float | None = None,
 ) -> VideoClip:
     """Decode `num_frames` frames, evenly spaced as `frame_indices` gives them.
 
@@ -92,7 +92,7 @@ def read_frames(
     return VideoClip(frames[back], indices, container.timestamps[indices], container.fps)
 
 
-def _check_part(start: float | None, end: float | None) -> None:
+def _check_part(start: int | float | None, end: int | float | None) -> None:
     for name, value in (("start", start), ("end", end)):
         if value is not None and not math.isfinite(value):
             raise FlowjaxError(f"{name} is {value}; a number of seconds is needed")
@@ -102,7 +102,7 @@ def _check_part(start: float | None, end: float | None) -> None:
 
 
 def _part(
-    path: Path, container: Container, start: float | None, end: float | None
+    path: Path, container: Container, start: int | float | None, end: int | float | None
 ) -> tuple[int, int]:
     """The first and last frame to choose from."""
     final = len(container.shown) - 1

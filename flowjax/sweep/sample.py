@@ -28,8 +28,8 @@ class Sample:
     task: str
     video: Path
     question: Question
-    start: float | None = None
-    end: float | None = None
+    start: int | float | None = None
+    end: int | float | None = None
 
 
 @dataclass(frozen=True)
