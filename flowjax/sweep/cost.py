@@ -65,13 +65,14 @@ class Cost:
     def batch_bytes(self, batch: int, rows: int, prefix: int) -> int:
         """Working memory of `batch` windows: hidden states, MLP, one chunk's scores, logits.
 
-        Scores are float32 and exist three times (scores, masked, weights), beside a mask byte.
+        Scores are float32 and exist up to five times (scores, masked, exponentials, weights, and
+        a transposed copy), beside a mask byte.
         Each layer's parameters are copied out of their stack once for all windows.
         """
         config = self.config
         kv = 2 * config.kv_heads * config.head_dim
         hidden = rows * (4 * config.width + 3 * config.mlp_width + kv) * self.value_bytes
-        scores = min(rows, CHUNK) * (rows + prefix) * (config.heads * 12 + 1)
+        scores = min(rows, CHUNK) * (rows + prefix) * (config.heads * 20 + 1)
         layer = self._linear // 2 * self.value_bytes
         return layer + batch * (hidden + scores + 8 * config.vocabulary)
 
