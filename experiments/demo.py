@@ -11,6 +11,7 @@ from experiments.demo_clips import write_demo_clips
 from experiments.information_flow import report
 from flowjax.compilation import use_persistent_cache
 from flowjax.data.prompt import Question
+from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
 from flowjax.models.families.pllava import SYSTEM
 from flowjax.sweep.protocol import protocol
@@ -18,6 +19,8 @@ from flowjax.sweep.run import sweep
 from flowjax.sweep.sample import Sample
 
 WINDOW = 3
+CHECKPOINT = "random-pllava"
+"""Folder of the checkpoint among the demo's inputs."""
 
 
 def run(out: Path, *, overwrite: bool) -> None:
@@ -29,7 +32,10 @@ def run(out: Path, *, overwrite: bool) -> None:
     use_persistent_cache()
     console = Console(stderr=True)
     inputs = out.with_name(f"{out.name}-inputs")
-    shutil.rmtree(inputs, ignore_errors=True)
+    if inputs.exists():
+        if not overwrite or not (inputs / CHECKPOINT).is_dir():
+            raise FlowjaxError(f"{inputs} already exists; the demo writes its inputs there")
+        shutil.rmtree(inputs)
     console.print("Making videos and a checkpoint with random weights")
     (inputs / "clips").mkdir(parents=True)
     samples = [
@@ -44,7 +50,7 @@ def run(out: Path, *, overwrite: bool) -> None:
     questions = [
         text for sample in samples for text in (sample.question.stem, *sample.question.options)
     ]
-    checkpoint = inputs / "random-pllava"
+    checkpoint = inputs / CHECKPOINT
     write_demo_checkpoint(checkpoint, [SYSTEM, *questions])
     console.print("Converting the checkpoint to Orbax")
     convert(checkpoint, inputs / "model", note=NOTE)
