@@ -11,12 +11,12 @@ from experiments.demo_clips import write_demo_clips
 from experiments.information_flow import report
 from flowjax.compilation import use_persistent_cache
 from flowjax.data.prompt import Question
+from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
 from flowjax.models.families.pllava import SYSTEM
 from flowjax.sweep.protocol import protocol
 from flowjax.sweep.run import sweep
-from flowjax.sweep.sample import Sample
 
 WINDOW = 3
 CHECKPOINT = "random-pllava"

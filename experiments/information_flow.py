@@ -8,13 +8,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
+from experiments.selection import Selection
+from experiments.summary import print_failures, read_results
 from flowjax.compilation import use_persistent_cache
-from flowjax.data.prompt import Question
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
 from flowjax.models.sharding import DATA, MODEL
@@ -24,7 +24,7 @@ from flowjax.sweep.engine import planned
 from flowjax.sweep.plan import footprint, plan_sweep
 from flowjax.sweep.protocol import Protocol, protocol
 from flowjax.sweep.run import sweep
-from flowjax.sweep.sample import Sample, prepare
+from flowjax.sweep.sample import prepare
 
 SHOWN = 20
 """Edges in the printed summary, those with the largest change first."""
@@ -32,16 +32,13 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Asked:
-    """A sweep of one question about one video, as the command line gives it.
+    """A sweep, as the command line gives it.
 
     memory: such as "8GB"; mesh: such as "4x2"; both None for no limit and one device.
     """
 
     model: Path
-    video: Path
-    question: str
-    options: tuple[str, ...]
-    answer: str
+    questions: Selection
     edge_sets: tuple[str, ...]
     edges: tuple[str, ...]
     width: int
@@ -58,29 +55,32 @@ class Asked:
         )
 
     @property
-    def sample(self) -> Sample:
-        """The question, with the video's name for its id."""
-        question = Question(self.question, self.options, self.answer)
-        return Sample(self.video.name, "", self.video, question)
-
-    @property
     def budget(self) -> int | None:
         """Bytes."""
         return None if self.memory is None else parse_bytes(self.memory)
 
 
 def run(asked: Asked, out: Path, *, overwrite: bool) -> None:
-    """Sweep one question about one video, then draw and print what was found.
+    """Sweep the questions (by default those answered correctly), draw and print what was found.
 
     Raises:
         FlowjaxError: a bad input.
     """
     use_persistent_cache()
-    chosen, sample = asked.protocol, asked.sample
+    chosen, samples = asked.protocol, asked.questions.read()
     engine = functools.partial(planned, budget=asked.budget)
     mesh = None if asked.mesh is None else device_mesh(asked.mesh)
     loaded = load_model(asked.model, mesh=mesh)
-    sweep(loaded, [sample], chosen, out, overwrite=overwrite, engine=engine)
+    sweep(
+        loaded,
+        samples,
+        chosen,
+        out,
+        chosen=asked.questions.chosen("correct"),
+        strict=asked.questions.strict or asked.questions.one,
+        overwrite=overwrite,
+        engine=engine,
+    )
     report(out)
 
 
@@ -90,7 +90,7 @@ def print_plan(asked: Asked) -> None:
     Raises:
         FlowjaxError: a bad input.
     """
-    chosen, sample = asked.protocol, asked.sample
+    chosen, sample = asked.protocol, asked.questions.read()[0]
     loaded = load_model(asked.model, parameters=False)
     decoder = loaded.config.decoder
     layout = chosen.layout(prepare(loaded, sample).prompt.layout)
@@ -156,18 +156,13 @@ def report(run: Path) -> None:
     """Draw the figures of a finished run and print its strongest windows.
 
     Raises:
-        FlowjaxError: the folder has no `results.parquet` that can be read.
+        FlowjaxError: see `read_results`.
     """
-    path = run / "results.parquet"
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise FlowjaxError(f"{path} is missing; {run} is not a finished sweep") from None
-    except (OSError, pa.ArrowInvalid) as error:
-        raise FlowjaxError(f"{path} cannot be read: {error}") from None
+    table = read_results(run)
     figures = draw_sweep(table, run / "figures")
     print_summary(table)
-    print(f"\nrows     {path} ({table.num_rows})")
+    print_failures(run)
+    print(f"\nrows     {run / 'results.parquet'} ({table.num_rows})")
     for figure in figures:
         print(f"figure   {figure}")
 

@@ -109,7 +109,7 @@ def result_table(
         "base_answer": [base_answer] * size,
         "new_answer": decode_each(tokenizer, outcome.new_id),
         "true_answer": [true_answer] * size,
-        "correct": [base_answer.lower() == true_answer.lower()] * size,
+        "correct": [is_correct(tokenizer, outcome.base_id, prepared)] * size,
         "base_probability": [outcome.base] * size,
         "new_probability": outcome.new.astype(np.float64),
         "relative_change": relative_change(outcome.base, outcome.new),
@@ -121,6 +121,14 @@ def result_table(
         "version": [__version__] * size,
     }
     return pa.table(columns, schema=SCHEMA)
+
+
+def is_correct(tokenizer: Tokenizer, base_id: int, prepared: Prepared) -> bool:
+    """Whether the token, in lower case, is the true option's letter, as the reference has it."""
+    true_answer = prepared.sample.question.answer
+    return true_answer is not None and (
+        tokenizer.decode([base_id]).strip().lower() == true_answer.lower()
+    )
 
 
 def decode_each(tokenizer: Tokenizer, ids: Int[np.ndarray, " k"]) -> list[str]:

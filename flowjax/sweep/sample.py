@@ -1,35 +1,21 @@
 """From a question about a video to what an engine reads."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from flowjax.data.prompt import Question, VideoShape
+from flowjax.data.frame_order import AS_IS, frame_order
+from flowjax.data.prompt import VideoShape
+from flowjax.data.sample import Sample
 from flowjax.data.video import read_frames
 from flowjax.errors import FlowjaxError
 from flowjax.layout import EncodedPrompt, encode_prompt
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.models.video_llm import VideoLLM
 from flowjax.sweep.answers import Embedded
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One question about one video.
-
-    start, end: seconds of the video that the question is about; None for its ends.
-    """
-
-    sample_id: str
-    task: str
-    video: Path
-    question: Question
-    start: int | float | None = None
-    end: int | float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +34,13 @@ class Prepared:
     repeated_frames: bool
 
 
-def prepare(loaded: LoadedModel, sample: Sample) -> Prepared:
+def prepare(loaded: LoadedModel, sample: Sample, *, order: str = AS_IS) -> Prepared:
     """Everything about a sample that needs no accelerator.
+
+    Args:
+        loaded: the model.
+        sample: a question about a video.
+        order: of the video's frames; see `frame_order`.
 
     Raises:
         FlowjaxError: an unreadable video, or a question that the model cannot be asked.
@@ -61,7 +52,8 @@ def prepare(loaded: LoadedModel, sample: Sample) -> Prepared:
     if true_id is None:
         raise FlowjaxError(f"the tokenizer has no token for the letter {answer!r}")
     clip = read_frames(sample.video, loaded.config.frames, start=sample.start, end=sample.end)
-    pixel_values = loaded.preprocess(clip.frames)
+    chosen = frame_order(order, len(clip.frames), sample.sample_id)
+    pixel_values = loaded.preprocess(clip.frames[chosen])
     shape = VideoShape(pixel_values.shape, tuple(map(float, clip.timestamps)))
     text = loaded.family.prompt(loaded.config, sample.question, shape)
     prompt = encode_prompt(text, loaded.tokenizer)

@@ -2,7 +2,9 @@
 
     RUN/manifest.json       what was asked: model, samples, edges, windows, code version, digest
     RUN/parts/000000.parquet    rows of sample 0, complete or absent
+    RUN/failed/000001.parquet   why sample 1 could not be read
     RUN/results.parquet     all rows in sample order, once every sample is done
+    RUN/failures.parquet    the samples that could not be read, if there are any
 
 Killed at any moment, the same command goes on after the last finished sample.
 """
@@ -19,17 +21,27 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, check_writable
 
-FORMAT = 1
+FORMAT = 2
+
+FAILURES = pa.schema([(name, pa.string()) for name in ("sample_id", "task", "video", "error")])
+"""Columns of `failures.parquet`."""
 
 
 class RunStore:
     """The folder of one run; made when the first sample is written."""
 
     def __init__(
-        self, path: Path, settings: Mapping[str, Any], samples: int, *, overwrite: bool = False
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        samples: int,
+        *,
+        schema: pa.Schema,
+        overwrite: bool = False,
     ) -> None:
         """Open a run for going on with, or a new one.
 
@@ -37,6 +49,7 @@ class RunStore:
             path: the run's folder.
             settings: everything that decides the results, as JSON values.
             samples: how many samples the run has.
+            schema: of the rows.
             overwrite: replace another run in this folder.
 
         Raises:
@@ -45,6 +58,7 @@ class RunStore:
         """
         self.path = path
         self._samples = samples
+        self._schema = schema
         self._manifest = {
             "format": FORMAT,
             "digest": digest(settings),
@@ -68,10 +82,8 @@ class RunStore:
 
     @property
     def done(self) -> frozenset[int]:
-        """Indices of the samples whose rows are stored."""
-        if self._replace or not self.path.exists():
-            return frozenset()
-        return frozenset(int(part.stem) for part in (self.path / "parts").glob("*.parquet"))
+        """Indices of the samples that need no more work: their rows or their failure is stored."""
+        return self._stored("parts") | self._stored("failed")
 
     def write(self, index: int, rows: pa.Table) -> None:
         """Store the rows of one sample: all of them or none.
@@ -80,10 +92,25 @@ class RunStore:
             FlowjaxError: the disk is full or not writable; what was finished stays.
         """
         self._create()
-        self._write_table(self.path / "parts" / f"{index:06d}.parquet", rows)
+        self._write_table(self._file("parts", index), rows)
 
-    def finish(self) -> pa.Table:
-        """Join the parts into `results.parquet` and return its rows.
+    def fail(self, index: int, sample: Sample, error: str) -> None:
+        """Store that a sample cannot be read, and why.
+
+        Raises:
+            FlowjaxError: the disk is full or not writable; what was finished stays.
+        """
+        self._create()
+        row = {
+            "sample_id": sample.sample_id,
+            "task": sample.task,
+            "video": str(sample.video),
+            "error": error,
+        }
+        self._write_table(self._file("failed", index), pa.Table.from_pylist([row], FAILURES))
+
+    def finish(self) -> tuple[pa.Table, pa.Table]:
+        """Join the parts into `results.parquet`; return the rows, and the failures.
 
         Raises:
             FlowjaxError: a sample is missing, or the disk is full.
@@ -91,13 +118,25 @@ class RunStore:
         missing = set(range(self._samples)) - self.done
         if missing:
             raise FlowjaxError(f"{self.path}: sample {min(missing)} has no results")
-        parts = [
-            pq.read_table(self.path / "parts" / f"{index:06d}.parquet")
-            for index in range(self._samples)
-        ]
-        table = pa.concat_tables(parts)
+        failures = self._joined("failed", FAILURES)
+        if failures.num_rows:
+            self._write_table(self.path / "failures.parquet", failures)
+        table = self._joined("parts", self._schema)
         self._write_table(self.path / "results.parquet", table)
-        return table
+        return table, failures
+
+    def _file(self, folder: str, index: int) -> Path:
+        return self.path / folder / f"{index:06d}.parquet"
+
+    def _stored(self, folder: str) -> frozenset[int]:
+        if self._replace or not self.path.exists():
+            return frozenset()
+        return frozenset(int(part.stem) for part in (self.path / folder).glob("*.parquet"))
+
+    def _joined(self, folder: str, schema: pa.Schema) -> pa.Table:
+        indices = sorted(self._stored(folder))
+        parts = [pq.read_table(self._file(folder, index)) for index in indices]
+        return pa.concat_tables([schema.empty_table(), *parts])
 
     def _create(self) -> None:
         if self._replace:
@@ -109,7 +148,8 @@ class RunStore:
         if (self.path / "manifest.json").exists():
             return
         with _disk_errors(self.path):
-            (self.path / "parts").mkdir(parents=True, exist_ok=True)
+            for folder in ("parts", "failed"):
+                (self.path / folder).mkdir(parents=True, exist_ok=True)
             text = json.dumps(self._manifest, indent=1, sort_keys=True)
             atomically(
                 self.path / "manifest.json",

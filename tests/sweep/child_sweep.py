@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from flowjax.data.prompt import Question
+from flowjax.data.sample import Sample
 from flowjax.models.checkpoint import load_model
 from flowjax.sweep.protocol import protocol
 from flowjax.sweep.run import sweep
-from flowjax.sweep.sample import Sample
 
 COLOURS = ["red", "green", "blue", "white", "black"]
 

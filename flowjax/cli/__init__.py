@@ -1,0 +1,61 @@
+"""The command `flowjax`: thin subcommands that import what they need when they run."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from flowjax.cli import bench, convert, evaluate, sweep
+from flowjax.cli.demo import demo
+from flowjax.errors import FlowjaxError
+from flowjax.version import __version__
+
+app = typer.Typer(
+    name="flowjax",
+    help="Where in a VideoLLM does the answer come from?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(convert.convert)
+app.command()(sweep.sweep)
+app.command()(sweep.figures)
+app.command()(evaluate.evaluate)
+app.command("make-shapes")(evaluate.make_shapes)
+app.command()(demo)
+app.add_typer(bench.app, name="bench")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"flowjax {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line on standard error and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except FlowjaxError as error:
+        fail(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except Exception as error:
+        # A usage error of click's, which typer brings along under a private name.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        fail(message())
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str) -> None:
+    """Print one line to standard error and exit with 2."""
+    line = " ".join(message.split())
+    print(f"flowjax: {line}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,5 @@
+"""`python -m flowjax.cli`."""
+
+from flowjax.cli import main
+
+main()

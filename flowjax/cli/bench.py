@@ -1,0 +1,22 @@
+"""`flowjax bench`: measurements, side by side in one run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Measure, side by side in one run.", no_args_is_help=True)
+
+Json = Annotated[Path | None, typer.Option(help="File to write the result to.")]
+
+
+@app.command()
+def sweep(
+    shape: Annotated[str, typer.Option(help="small (12 layers, 512 wide) or 7b.")] = "small",
+    peer: Annotated[str | None, typer.Option(help="torch: measure a PyTorch loop too.")] = None,
+    json: Json = None,
+) -> None:
+    """The planned sweep beside the naive one."""
+    from benchmarks.sweep import run
+
+    run(shape, peer=peer, json=json)
