@@ -186,6 +186,7 @@ class Decoder(nnx.Module):
         length: int | Int[Array, ""] | None = None,
         keep: Keep = NOTHING,
         chunk: int | None = None,
+        remat: bool = False,
     ) -> Trace:
         """Run every layer over a whole sequence.
 
@@ -197,6 +198,7 @@ class Decoder(nnx.Module):
             length: the sequence's length without right padding; n where None.
             keep: intermediates to return.
             chunk: rows of attention computed at a time (see `attend_causal`); all where None.
+            remat: keep only every layer's input for a backward pass, which computes the rest anew.
         """
         position = jnp.arange(len(x), dtype=jnp.int32)
         rotary = self.config.rope(
@@ -220,7 +222,9 @@ class Decoder(nnx.Module):
             attended = attend_causal(query, sources, [], edges, chunk or len(x))
             return deepened(layer.finish(x, attended), deepstack, index), kept
 
-        output, (hidden, sources, attention) = jax.lax.scan(step, x, jnp.arange(self.config.layers))
+        output, (hidden, sources, attention) = jax.lax.scan(
+            jax.checkpoint(step) if remat else step, x, jnp.arange(self.config.layers)
+        )
         return Trace(output, hidden, sources, attention, rotary)
 
     def logits(self, x: Float[Array, "n width"]) -> Float[Array, "n vocabulary"]:

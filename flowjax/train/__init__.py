@@ -1,0 +1,1 @@
+"""Training with optax: packed examples, a step, a loop that resumes exactly."""

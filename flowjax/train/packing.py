@@ -1,0 +1,94 @@
+"""Several questions about one video in one sequence, none of which sees another.
+
+The video and the text before it are computed once; every question reads them and itself::
+
+                       source   prefix  question 1  question 2  padding
+    target prefix                  1        0           0          0
+           question 1              1        1           0          0
+           question 2              1        0           1          0
+
+Every question has the rotary positions that it would have alone, so that training computes what
+asking each question on its own computes.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from flowjax.edges import EdgeMask
+from flowjax.errors import FlowjaxError
+
+Numbers = np.ndarray | jax.Array
+
+
+class Segment(NamedTuple):
+    """Text that goes on from the prefix, and what is learned of it.
+
+    ids: int32 [n]. learned: [n], weight of the loss of predicting each of them from those before.
+    """
+
+    ids: Int[np.ndarray, " n"]
+    learned: Float[np.ndarray, " n"]
+
+
+class Packed(NamedTuple):
+    """One sequence, or a batch of them on a leading axis.
+
+    ids: int32 [n]; at the positions of the video, anything. segment: int32 [n], 0 for the prefix,
+    -1 for padding. position: int32 [n], for rotary embedding. target: int32 [n], the token after
+    each position in its own text. weight: float32 [n], of its loss.
+    """
+
+    ids: Int[Numbers, "*batch n"]
+    segment: Int[Numbers, "*batch n"]
+    position: Int[Numbers, "*batch n"]
+    target: Int[Numbers, "*batch n"]
+    weight: Float[Numbers, "*batch n"]
+
+
+def pack(prefix: Int[np.ndarray, " p"], segments: Sequence[Segment], length: int) -> Packed:
+    """One sequence of `length` positions; segments that do not fit whole are left out.
+
+    The first token of a segment is predicted from the last one of the prefix, which may stand for
+    one segment only; so a segment's first token must not be learned.
+
+    Raises:
+        FlowjaxError: the prefix leaves no room for any segment, or a first token is learned.
+    """
+    ids, position = np.zeros(length, np.int32), np.zeros(length, np.int32)
+    segment, target = np.full(length, -1, np.int32), np.zeros(length, np.int32)
+    weight = np.zeros(length, np.float32)
+    end = len(prefix)
+    ids[:end], position[:end], segment[:end] = prefix, np.arange(end), 0
+    for index, (own, learned) in enumerate(segments, 1):
+        start, stop = end, end + len(own)
+        if learned[0]:
+            raise FlowjaxError("the first token of a segment cannot be learned")
+        if stop > length:
+            continue
+        ids[start:stop], segment[start:stop] = own, index
+        position[start:stop] = len(prefix) + np.arange(len(own))
+        target[start : stop - 1], weight[start : stop - 1] = own[1:], learned[1:]
+        end = stop
+    if end == len(prefix):
+        raise FlowjaxError(f"no segment fits beside a prefix of {end} in {length} positions")
+    return Packed(ids, segment, position, target, weight)
+
+
+def packed_mask(segment: Int[Array, " n"], segments: int, layers: int) -> EdgeMask:
+    """The mask drawn above, for one sequence with up to `segments` segments.
+
+    Returns:
+        `allowed` bool [layers, 1, g, g]; padding is a group that reads itself.
+    """
+    table = np.eye(segments + 2, dtype=bool)
+    table[1 : segments + 1, 0] = True
+    group = jnp.where(segment < 0, segments + 1, segment)
+    allowed: Bool[Array, "layers 1 g g"] = jnp.broadcast_to(
+        jnp.asarray(table), (layers, 1, *table.shape)
+    )
+    return EdgeMask(group, allowed)

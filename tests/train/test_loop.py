@@ -1,0 +1,130 @@
+"""The loop: exact resume, micro batches, several devices."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flowjax.errors import FlowjaxError
+from flowjax.train.loop import Schedule, Sums, train
+
+SCHEDULE = Schedule(steps=12, peak=0.05, warmup=3, decay=0.1, clip=1.0)
+
+
+def parameters():
+    return {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)}
+
+
+def batch_at(step):
+    rng = np.random.default_rng(step)
+    x = rng.standard_normal((8, 4)).astype(np.float32)
+    return {"x": x, "y": (x @ np.arange(12, dtype=np.float32).reshape(4, 3))}
+
+
+def loss_of(parameters, batch, key):
+    del key
+    error = batch["x"] @ parameters["kernel"] + parameters["bias"] - batch["y"]
+    count = jnp.asarray(float(len(error)))
+    return Sums(jnp.sum(error**2), count, {"largest": (jnp.sum(jnp.abs(error)), count)})
+
+
+def noisy_loss(parameters, batch, key):
+    noise = 0.1 * jax.random.normal(key, batch["x"].shape)
+    return loss_of(parameters, batch | {"x": batch["x"] + noise}, key)
+
+
+def run(folder, *, micro=2, stop_at=None, loss=noisy_loss, save_every=5, **others):
+    return train(
+        parameters(), loss, batch_at, SCHEDULE, folder, seed=1, micro=micro,
+        save_every=save_every, log_every=1, stop_at=stop_at, **others,
+    )  # fmt: skip
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_that_is_stopped_goes_on_exactly(tmp_path):
+    whole = run(tmp_path / "whole")
+    assert [line["step"] for line in log(tmp_path / "whole")] == list(range(1, 13))
+    for stop in (3, 7, 11):
+        run(tmp_path / "stopped", stop_at=stop)  # saved after 5 and 10 only
+    resumed = run(tmp_path / "stopped")
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    assert log(tmp_path / "stopped") == log(tmp_path / "whole")
+    assert log(tmp_path / "whole")[-1]["loss"] < log(tmp_path / "whole")[0]["loss"]
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    first = run(tmp_path / "run")
+    lines = (tmp_path / "run" / "log.jsonl").read_bytes()
+    again = run(tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, again, first)
+    assert (tmp_path / "run" / "log.jsonl").read_bytes() == lines
+
+
+def test_micro_batches_add_up(tmp_path):
+    whole = run(tmp_path / "8", micro=8, loss=loss_of)
+    parts = run(tmp_path / "1", micro=1, loss=loss_of)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), whole, parts)
+
+
+def test_only_kernels_decay(tmp_path):
+    def flat(parameters, batch, key):
+        del key
+        zero = 0.0 * jnp.sum(parameters["kernel"]) * jnp.sum(batch["x"])
+        return Sums(zero, jnp.asarray(1.0), {})
+
+    begun = {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}
+    after = train(
+        begun, flat, batch_at, SCHEDULE, tmp_path / "run", seed=0, micro=8, save_every=99,
+        log_every=99,
+    )  # fmt: skip
+    assert float(after["kernel"].max()) < 1
+    np.testing.assert_array_equal(after["bias"], 1)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+    def broken(parameters, batch, key):
+        sums = loss_of(parameters, batch, key)
+        return sums._replace(loss=sums.loss * jnp.nan)
+
+    with pytest.raises(FlowjaxError, match="the loss is nan at step 1"):
+        run(tmp_path / "run", loss=broken)
+
+
+def test_several_devices_give_what_one_gives(tmp_path):
+    """In a process of its own, for the number of devices is fixed when JAX starts."""
+    code = """
+        import sys
+        from pathlib import Path
+        import jax, numpy as np
+        from jax.sharding import Mesh
+        from flowjax.models.sharding import DATA, MODEL
+        from tests.train.test_loop import loss_of, run
+
+        grid = np.array(jax.devices()).reshape(4, 1)
+        out = run(Path(sys.argv[1]), micro=1, loss=loss_of, mesh=Mesh(grid, (DATA, MODEL)))
+        np.savez(sys.argv[2], **jax.device_get(out))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), tmp_path / "run", tmp_path / "out.npz"],
+        env=os.environ
+        | {
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    one = run(tmp_path / "one", micro=2, loss=loss_of)
+    with np.load(tmp_path / "out.npz") as several:
+        for name, value in one.items():
+            np.testing.assert_allclose(several[name], value, rtol=0, atol=1e-5)

@@ -1,0 +1,98 @@
+"""Packed questions are computed as if each stood alone."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from flowjax.edges import causal_mask
+from flowjax.errors import FlowjaxError
+from flowjax.models.decoder import Decoder
+from flowjax.train.loss import token_loss
+from flowjax.train.packing import Segment, pack
+from tests.sweep.test_plan import config
+
+PREFIX = np.arange(7, dtype=np.int32)
+
+
+def segment(*ids, learned):
+    return Segment(np.array(ids, np.int32), np.array(learned, np.float32))
+
+
+SEGMENTS = [
+    segment(3, 9, 4, 2, learned=[0, 0, 1, 0.5]),
+    segment(8, 1, learned=[0, 1]),
+    segment(5, 5, 6, 7, 1, learned=[0, 0, 0, 0, 1]),
+]
+
+
+def test_what_a_packed_sequence_holds():
+    packed = pack(PREFIX, SEGMENTS, 20)
+    assert packed.segment.tolist() == [0] * 7 + [1] * 4 + [2] * 2 + [3] * 5 + [-1] * 2
+    assert packed.position.tolist() == [*range(11), 7, 8, *range(7, 12), 0, 0]
+    learned = np.flatnonzero(packed.weight)
+    assert packed.target[learned].tolist() == [4, 2, 1, 1]
+    assert packed.weight[learned].tolist() == [1, 0.5, 1, 1]
+    assert learned.tolist() == [8, 9, 11, 16]
+
+
+def test_a_segment_that_does_not_fit_is_left_out_whole():
+    packed = pack(PREFIX, SEGMENTS, 14)
+    assert packed.segment.tolist() == [0] * 7 + [1] * 4 + [2] * 2 + [-1]
+    with pytest.raises(FlowjaxError, match="no segment fits beside a prefix of 7 in 8 positions"):
+        pack(PREFIX, SEGMENTS, 8)
+
+
+def test_a_first_token_cannot_be_learned():
+    with pytest.raises(FlowjaxError, match="first token"):
+        pack(PREFIX, [segment(1, 2, learned=[1, 1])], 20)
+
+
+def test_packed_losses_are_those_of_each_question_alone():
+    sizes = dataclasses.replace(config(layers=3, width=32, heads=2), vocabulary=24)
+    decoder = Decoder(sizes, jnp.dtype(jnp.float32), nnx.Rngs(0))
+    packed = pack(PREFIX, SEGMENTS, 20)
+    found = token_loss(
+        decoder, decoder.embedding(jnp.asarray(packed.ids)), packed, segments=4, chunk=6
+    )
+    for index, (ids, learned) in enumerate(SEGMENTS, 1):
+        alone = np.concatenate([PREFIX, ids])
+        trace = decoder(
+            decoder.embedding(jnp.asarray(alone)),
+            causal_mask(sizes.layers, jnp.zeros(len(alone), jnp.int32)),
+        )
+        logits = decoder.logits(trace.output)[len(PREFIX) : -1]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(ids[1:]))
+        rows = np.flatnonzero(packed.segment == index)[:-1]
+        np.testing.assert_allclose(found.loss[rows], losses * learned[1:], rtol=0, atol=1e-5)
+        right = np.argmax(np.asarray(logits), axis=-1) == ids[1:]
+        np.testing.assert_array_equal(np.asarray(found.right)[rows], right)
+    assert float(jnp.sum(found.loss[packed.segment < 1])) == 0
+
+
+def test_the_loss_has_the_gradient_of_finite_differences():
+    sizes = dataclasses.replace(config(layers=2, width=32, heads=2), vocabulary=24)
+    graph, parameters = nnx.split(Decoder(sizes, jnp.dtype(jnp.float32), nnx.Rngs(0)))
+    packed = pack(PREFIX, SEGMENTS, 20)
+
+    def loss(parameters):
+        decoder = nnx.merge(graph, parameters)
+        x = decoder.embedding(jnp.asarray(packed.ids))
+        return jnp.sum(token_loss(decoder, x, packed, segments=4, chunk=6).loss)
+
+    gradient = jax.jit(jax.grad(loss))(parameters)
+    rng = np.random.default_rng(0)
+    direction = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype("f"), parameters)
+    slope = sum(
+        float(jnp.vdot(a, b))
+        for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True)
+    )
+    moved = [
+        float(jax.jit(loss)(jax.tree.map(lambda p, d, s=s: p + s * d, parameters, direction)))
+        for s in (-1e-3, 1e-3)
+    ]
+    assert (moved[1] - moved[0]) / 2e-3 == pytest.approx(slope, rel=2e-2)
