@@ -144,7 +144,7 @@ def accuracies(table: pa.Table) -> list[Accuracy]:
     """Accuracy of every task, in the order in which tasks first occur."""
     found = []
     for task in table["task"].unique().to_pylist():
-        rows = table.filter(pc.equal(table["task"], task))
+        rows = table.filter(pc.field("task") == task)
         correct = rows["correct"].to_numpy(zero_copy_only=False).astype(np.float64)
         mean, low, high = (float(value) for value in bootstrap_mean(correct))
         chance = float(np.mean(1 / rows["options"].to_numpy()))

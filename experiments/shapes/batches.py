@@ -1,0 +1,291 @@
+"""What the shapes models are trained on: scenes, and packed questions about them.
+
+Every batch follows from seed, stage and step alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from tokenizers import Tokenizer
+
+from experiments.shapes.recipe import STAGES
+from flowjax.data.prompt import Question, VideoShape
+from flowjax.data.shapes import benchmark
+from flowjax.data.shapes import questions as ask
+from flowjax.data.shapes.paint import paint
+from flowjax.data.shapes.scene import MOST, Numbers, Scene, Tracks, tracks
+from flowjax.data.shapes.tasks import IMAGE_TASKS, Draw, draw_question
+from flowjax.data.shapes.world import BACKGROUNDS, COLOURS, SHAPES
+from flowjax.data.video import frame_indices
+from flowjax.models.families import pllava
+from flowjax.models.video_llm import VideoLLMConfig
+from flowjax.train.packing import Packed, Segment, pack
+
+VIDEO_FRAMES = benchmark.FRAMES
+"""Frames of the benchmark's videos."""
+
+END = "</s>"
+NOISE = 4.0
+"""Standard deviation of the noise on training frames, of 255, in place of H.264's."""
+
+MIX = {
+    "image": dict.fromkeys(IMAGE_TASKS, 1.0)
+    | {"moving_direction": 0.5, "scene_transition": 0.25, "object_count": 0.5},
+    "video": {
+        "moving_direction": 3.0,
+        "action_sequence": 2.0,
+        "action_antonym": 1.5,
+        "scene_transition": 0.7,
+        "object_count": 1.5,
+    }
+    | dict.fromkeys(IMAGE_TASKS, 0.2),
+}
+"""How often scenes of each task come, by stage."""
+
+OPEN, CHOICES = 3, 2
+"""Open and multiple-choice questions per scene, as far as there are and fit."""
+
+
+class Examples(NamedTuple):
+    """A batch: scenes at the times of the frames that a model is shown, and questions.
+
+    word: int32 [batch, things], a token that says what a thing is or does. known: [batch, things,
+    times], whether the frames up to that time tell it.
+    """
+
+    scenes: Tracks
+    packed: Packed
+    word: Int[Numbers, "*batch things"]
+    known: Float[Numbers, "*batch things times"]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Turns questions into tokens, as the model's prompt has them.
+
+    length: positions of a packed sequence.
+    """
+
+    tokenizer: Tokenizer
+    config: VideoLLMConfig
+    length: int
+
+    @property
+    def video_position(self) -> Int[np.ndarray, " video"]:
+        """Where the video's embeddings go, in every sequence."""
+        prefix = self.prefix
+        return np.flatnonzero(prefix == self.config.placeholder).astype(np.int32)
+
+    @property
+    def prefix(self) -> Int[np.ndarray, " prefix"]:
+        """The text before the video, and the video's positions."""
+        before, _ = self._split(Question("What?", ()), "")
+        assert self.config.tokens_per_frame is not None
+        video = self.config.frames * self.config.tokens_per_frame
+        return np.array([*before, *[self.config.placeholder] * video], np.int32)
+
+    def choice(self, question: Question) -> Segment:
+        """A multiple-choice question; the letter of its answer is learned."""
+        assert question.answer is not None
+        _, ids = self._split(question, question.answer)
+        learned = np.zeros(len(ids), np.float32)
+        learned[-1] = 1
+        return Segment(np.array(ids, np.int32), learned)
+
+    def open(self, stem: str, answer: str, weight: float = 1.0) -> Segment:
+        """A question without options; its answer and the end token are learned."""
+        question = Question(stem, ())
+        _, asked = self._split(question, "")
+        _, ids = self._split(question, f" {answer}{END}")
+        learned = np.zeros(len(ids), np.float32)
+        learned[len(asked) :] = weight
+        return Segment(np.array(ids, np.int32), learned)
+
+    def words(
+        self, scene: Scene, times: Float[np.ndarray, " times"], *, acts: bool
+    ) -> tuple[Int[np.ndarray, " things"], Float[np.ndarray, "things times"]]:
+        """A word for every thing, and when frames have told it.
+
+        What it does if `acts` and it does something that leaves it in the frame; else its colour.
+        """
+        word, known = np.zeros(MOST, np.int32), np.zeros((MOST, len(times)), np.float32)
+        for index, thing in enumerate(scene.things):
+            begun = (times - thing.start) / (thing.stop - thing.start)
+            if acts and (thing.moves or thing.motion in ("grow", "shrink", "appear")):
+                text = thing.motion if thing.moves else ask.ACTS[thing.motion].removeprefix("it ")
+                known[index] = begun > (0.5 if thing.motion == "appear" else 0.25)
+            else:
+                text, known[index] = thing.colour, 1
+            token = self.tokenizer.token_to_id(f"▁{text}")
+            assert token is not None, text
+            word[index] = token
+        return word, known
+
+    def _split(self, question: Question, answer: str) -> tuple[list[int], list[int]]:
+        """Token ids of the answered prompt, before and after the video's placeholder."""
+        text = pllava.prompt(self.config, question, VideoShape((), ())).text
+        ids = self.tokenizer.encode(text + answer).ids
+        at = ids.index(self.config.placeholder)
+        return ids[:at], ids[at + 1 :]
+
+
+def frame_times(frames: int) -> Float[np.ndarray, " frames"]:
+    """When the frames that a model is shown lie in a scene, as `read_frames` takes them."""
+    return (frame_indices(0, VIDEO_FRAMES - 1, frames) / (VIDEO_FRAMES - 1)).astype(np.float32)
+
+
+def draw_frames(size: int, *, seed: int, step: int, company: float) -> Tracks:
+    """Single frames of `size` scenes, for the step of the vision stage."""
+    rng = np.random.default_rng([seed, STAGES.index("vision"), step])
+    every = []
+    for scene, _ in _draw_scenes(rng, "image", size, company):
+        every.append(tracks(scene, rng.random(1, dtype=np.float32)))
+    return Tracks(*(np.stack(part) for part in zip(*every, strict=True)))
+
+
+def draw_examples(
+    texts: Texts, stage: str, size: int, *, seed: int, step: int, company: float
+) -> Examples:
+    """The batch of a step: `size` scenes, each with questions and, of videos, a caption."""
+    rng = np.random.default_rng([seed, STAGES.index(stage), step])
+    video = stage == "video"
+    prefix = texts.prefix
+    scenes, packed, words = [], [], []
+    for scene, main in _draw_scenes(rng, stage, size, company):
+        if video:
+            times = np.clip(frame_times(texts.config.frames) + rng.uniform(-0.02, 0.02), 0, 1)
+            times = times.astype(np.float32)
+        else:
+            times = rng.random(1, dtype=np.float32)
+        scenes.append(tracks(scene, times))
+        packed.append(pack(prefix, _segments(texts, scene, main, rng, video=video), texts.length))
+        words.append(texts.words(scene, times, acts=video))
+    return Examples(
+        Tracks(*(np.stack(part) for part in zip(*scenes, strict=True))),
+        Packed(*(np.stack(part) for part in zip(*packed, strict=True))),
+        *(np.stack(part) for part in zip(*words, strict=True)),
+    )
+
+
+def _draw_scenes(
+    rng: np.random.Generator, stage: str, size: int, company: float
+) -> Iterator[tuple[Scene, Question]]:
+    names, weights = zip(*MIX[stage].items(), strict=True)
+    for task in rng.choice(len(names), size, p=np.array(weights) / sum(weights)):
+        draw = Draw(rng, test=False, company=company)
+        yield draw_question(names[task], draw, int(rng.integers(1 << 20)))
+
+
+def _segments(
+    texts: Texts, scene: Scene, main: Question, rng: np.random.Generator, *, video: bool
+) -> list[Segment]:
+    asks = ask.every_question(scene, rng) if video else _of_one_frame(scene, rng)
+    order = [asks[index] for index in rng.permutation(len(asks))]
+    moving = [one for one in order if one[0] == main.stem]
+    order = moving + [one for one in order if one[0] != main.stem]
+    segments = [
+        texts.choice(ask.multiple_choice(stem, options, true, rng))
+        for stem, options, true in order[:CHOICES]
+    ]
+    opened = [texts.open(stem, true) for stem, _, true in order[:OPEN]]
+    named = texts.choice(_name_option(order, rng))
+    described = [texts.open("Describe the video.", ask.caption(scene), 0.3)] if video else []
+    return [*segments[:1], *opened[:1], *described, named, *opened[1:], *segments[1:]]
+
+
+def _name_option(asks: Sequence[ask.Ask], rng: np.random.Generator) -> Question:
+    """A question that names its answer.
+
+    It needs no video; a model that answers it has learned to find an option's letter, which it
+    learns much later where it must know the answer first.
+    """
+    texts = sorted({option for _, options, _ in asks for option in options})
+    count = min(len(texts), int(rng.integers(2, 5)))
+    options = [texts[index] for index in rng.permutation(len(texts))[:count]]
+    stem = f"Which option is {options[0]}?"
+    return ask.multiple_choice(stem, options, options[0], rng)
+
+
+def _of_one_frame(scene: Scene, rng: np.random.Generator) -> list[ask.Ask]:
+    """What any frame of a scene answers."""
+    asks = [
+        one
+        for thing in scene.things
+        if thing.motion not in ("appear", "disappear")
+        for one in (ask.ask_colour(thing, rng), ask.ask_shape(thing))
+    ]
+    still = [thing for thing in scene.things if thing.motion == "still"]
+    asks += [ask.ask_place(thing) for thing in still if ask.distinct_place(thing)]
+    if len(scene.backgrounds) == 1:
+        asks.append(ask.ask_background(scene))
+    asks.append(ask.ask_number(scene))
+    return asks
+
+
+def pixel_values(
+    scenes: Tracks,
+    key: Array,
+    size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Float[Array, "batch times 3 size size"]:
+    """The frames of a batch of scenes with noise, normalised as the preprocessor does."""
+    frames = jax.vmap(lambda scene: paint(scene, size))(scenes)
+    frames = frames + NOISE * jax.random.normal(key, frames.shape)
+    frames = jnp.clip(frames, 0, 255) / 255
+    normed = (frames - jnp.asarray(mean)) / jnp.asarray(std)
+    return jnp.moveaxis(normed, -1, -3)
+
+
+class DenseTargets(NamedTuple):
+    """What every pooled token of a frame should tell, [..., cells, ...].
+
+    thing: share of a thing of each colour and shape that lies in the cell, 24 of them.
+    place: x, y and radius of the thing that lies in it most, and whether there is one.
+    background: index of the background colour.
+    """
+
+    thing: Float[Array, "*frames cells 24"]
+    place: Float[Array, "*frames cells 4"]
+    background: Int[Array, "*frames"]
+
+
+def shares(scene: Tracks, cells: int) -> Float[Array, "things times cells"]:
+    """Of every thing's bounding box, the share that lies in each cell of a grid, row by row."""
+    low = jnp.arange(cells) / cells
+    high = low + 1 / cells
+    side = 2 * scene.radius[..., None]
+
+    def overlap(centre: Numbers) -> Array:
+        start, stop = centre[..., None] - side / 2, centre[..., None] + side / 2
+        return jnp.clip(jnp.minimum(stop, high) - jnp.maximum(start, low), 0) / side
+
+    share = overlap(scene.y)[..., :, None] * overlap(scene.x)[..., None, :]
+    share = share * scene.visible[..., None, None]
+    return share.reshape(*share.shape[:-2], -1)
+
+
+def dense_targets(scene: Tracks, cells: int) -> DenseTargets:
+    """The targets of one scene's frames, on a grid of `cells` times `cells`."""
+    share = shares(scene, cells)
+    palette = jnp.asarray(list(COLOURS.values()), jnp.float32)
+    colour = jnp.argmin(jnp.sum((scene.colour[:, None] - palette) ** 2, -1), -1)
+    kind = jax.nn.one_hot(colour * len(SHAPES) + scene.shape, len(COLOURS) * len(SHAPES))
+    thing = jnp.einsum("ktc,kf->tcf", share, kind)
+    most = jnp.argmax(share, axis=0)
+
+    def of_most(values: Numbers) -> Array:
+        return jnp.take_along_axis(jnp.asarray(values).T, most, axis=1)
+
+    there = jnp.max(share, axis=0) > 0.15
+    place = jnp.stack(
+        [of_most(scene.x), of_most(scene.y), of_most(scene.radius), there.astype(jnp.float32)], -1
+    )
+    grounds = jnp.asarray(list(BACKGROUNDS.values()), jnp.float32)
+    background = jnp.argmin(jnp.sum((scene.background[:, None] - grounds) ** 2, -1), -1)
+    return DenseTargets(thing, place, background)

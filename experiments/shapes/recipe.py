@@ -1,0 +1,53 @@
+"""All numbers of the recipe."""
+
+from dataclasses import dataclass, field
+
+from flowjax.train.loop import Schedule
+
+STAGES = ("vision", "image", "video")
+"""In order; each begins with the parameters that the one before it ends with."""
+
+
+def _schedule(steps: int, peak: float, warmup: int) -> Schedule:
+    return Schedule(steps=steps, peak=peak, warmup=warmup, decay=0.01, clip=1.0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes of the models, and how they are trained.
+
+    grid: pooled tokens along a side of a frame.
+    length, segments: positions and questions of a packed sequence.
+    vision_batch: frames of a step of the vision stage; batch: scenes of a step of the others.
+    chunk: rows of attention computed at a time.
+    alone: share of a stage's steps in which a scene has nothing but what is asked about.
+    word_weight: of the loss of saying at a video token what lies there (0: none).
+    save_every, log_every: steps.
+    """
+
+    frames: int = 8
+    image_size: int = 48
+    patch_size: int = 6
+    grid: int = 3
+    vision_width: int = 96
+    vision_layers: int = 3
+    width: int = 96
+    mlp_width: int = 256
+    layers: int = 8
+    heads: int = 4
+    length: int = 288
+    segments: int = 8
+    vision_batch: int = 96
+    batch: int = 16
+    chunk: int = 96
+    vision: Schedule = field(default_factory=lambda: _schedule(2500, 2e-3, 100))
+    image: Schedule = field(default_factory=lambda: _schedule(1500, 1.5e-3, 100))
+    video: Schedule = field(default_factory=lambda: _schedule(5000, 1.5e-3, 300))
+    alone: float = 0.25
+    word_weight: float = 0.1
+    save_every: int = 250
+    log_every: int = 25
+
+    def schedule(self, stage: str) -> Schedule:
+        """Of one of `STAGES`."""
+        return {"vision": self.vision, "image": self.image, "video": self.video}[stage]
