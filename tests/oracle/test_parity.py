@@ -27,7 +27,7 @@ from flowjax.lens.project import generation_probability, lens_states, logit_lens
 from flowjax.models.attention import attend
 from flowjax.models.checkpoint import load_model
 from flowjax.models.stack import layer_at
-from flowjax.pathway import paper_pathway
+from flowjax.pathway import Pathway
 from flowjax.sweep.engine import planned
 from flowjax.sweep.reference import full_forwards, last_logits
 
@@ -191,18 +191,20 @@ def test_knockouts(case, engine, name, style, width):
 
 def pathway_of(case):
     ranges = case.meta["pathway_layer_ranges"]
-    return paper_pathway(
-        cross_frame=ranges["inter_frame"],
-        video_to_question=ranges["video_to_question"],
-        question_to_last=ranges["question_to_last"],
+    return Pathway(
+        name="recorded",
+        form="paper",
         layers=case.layers,
+        cross_frame=tuple(ranges["inter_frame"]),
+        video_to_question=tuple(ranges["video_to_question"]),
+        question_to_last=tuple(ranges["question_to_last"]),
     )
 
 
 def test_pathway(case):
     layout = case.prompt.layout
     heads = case.loaded.config.decoder.heads
-    mask = edge_mask(layout, pathway_of(case), layers=case.layers, heads=heads)
+    mask = edge_mask(layout, pathway_of(case).knockouts(layout), layers=case.layers, heads=heads)
     table = np.asarray(mask.allowed)[:, 0]
     np.testing.assert_array_equal(dense(layout, table), case["pathway.allowed"])
     counts = [count_edges(layout, layer) for layer in table]
