@@ -124,7 +124,7 @@ def test_a_group_that_does_not_exist_lists_those_that_do():
     ("stem", "options", "answer", "message"),
     [
         ("What?", ("one",), None, "2 to 26 options.*has 1"),
-        ("What?", (), None, "has 0"),
+        ("What?", (), "A", "answer 'A' is not an option; the options are none"),
         ("What?", ("one", "two"), "C", "answer 'C' is not an option.*A, B"),
         ("What?", ("one", "two"), "a", "answer 'a' is not an option"),
         ("What?", ("one", " "), None, r"option \(B\) is empty"),

@@ -14,8 +14,9 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True)
 class Question:
-    """A multiple-choice question.
+    """A multiple-choice question, or an open one.
 
+    options: none where the question is open.
     answer: the true option's letter, or None where it is not known.
     """
 
@@ -27,9 +28,10 @@ class Question:
         """Check the options and the answer."""
         if not self.stem.strip():
             raise FlowjaxError("the question is empty")
-        if not 2 <= len(self.options) <= len(LETTERS):
+        if len(self.options) == 1 or len(self.options) > len(LETTERS):
             raise FlowjaxError(
-                f"a question needs 2 to {len(LETTERS)} options; this one has {len(self.options)}"
+                f"a question needs 2 to {len(LETTERS)} options, or none to be open; this one has "
+                f"{len(self.options)}"
             )
         for letter, option in zip(self.letters, self.options, strict=True):
             if not option.strip():
@@ -37,7 +39,7 @@ class Question:
         if self.answer is not None and self.answer not in self.letters:
             raise FlowjaxError(
                 f"answer {self.answer!r} is not an option; the options are "
-                f"{', '.join(self.letters)}"
+                f"{', '.join(self.letters) or 'none'}"
             )
 
     @property
@@ -136,13 +138,17 @@ class PromptBuilder:
     def question(self, question: Question, *, line_feeds: bool = False) -> None:
         """Append "Question: ... Options: (A) ..." as the benchmarks write it.
 
-        The words around the stem and the options are the cell `question_format`.
+        The words around the stem and the options are the cell `question_format`. Of an open
+        question, the stem alone is appended.
 
         Args:
             question: the question.
             line_feeds: whether the line feeds after the stem and after every option, the last
                 included, belong to them; else they are `question_format`, and none is last.
         """
+        if not question.options:
+            self.text("question_stem", question.stem)
+            return
         own, between = ("\n", "") if line_feeds else ("", "\n")
         self.text("question_format", "Question: ")
         self.text("question_stem", question.stem + own)
@@ -152,6 +158,13 @@ class PromptBuilder:
             self.text(f"option_{letter}", f"({letter}) {option}{own}")
         if question.answer is not None:
             self._true_option = f"option_{question.answer}"
+
+    def chatml_answer(self, question: Question) -> None:
+        """Append the end of a question and the start of its answer in the ChatML format."""
+        turn = "<|im_end|>\n<|im_start|>assistant\n"
+        if question.options:
+            turn = f"\nOnly give the best option.{turn}Best option:("
+        self.text("instruction", turn)
 
     def build(self) -> Prompt:
         """The finished prompt."""

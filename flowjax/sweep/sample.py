@@ -51,13 +51,24 @@ def prepare(loaded: LoadedModel, sample: Sample, *, order: str = AS_IS) -> Prepa
     true_id = loaded.tokenizer.token_to_id(answer)
     if true_id is None:
         raise FlowjaxError(f"the tokenizer has no token for the letter {answer!r}")
+    prompt, pixel_values, repeated = ask(loaded, sample, order=order)
+    return Prepared(sample, prompt, pixel_values, true_id, repeated)
+
+
+def ask(
+    loaded: LoadedModel, sample: Sample, *, order: str = AS_IS
+) -> tuple[EncodedPrompt, Float[np.ndarray, "t ..."], bool]:
+    """Decode, preprocess and tokenize a sample whose answer need not be known; see `prepare`.
+
+    Returns:
+        The prompt, the pixel values, and whether frames are repeated.
+    """
     clip = read_frames(sample.video, loaded.config.frames, start=sample.start, end=sample.end)
     chosen = frame_order(order, len(clip.frames), sample.sample_id)
     pixel_values = loaded.preprocess(clip.frames[chosen])
     shape = VideoShape(pixel_values.shape, tuple(map(float, clip.timestamps)))
     text = loaded.family.prompt(loaded.config, sample.question, shape)
-    prompt = encode_prompt(text, loaded.tokenizer)
-    return Prepared(sample, prompt, pixel_values, true_id, clip.repeated)
+    return encode_prompt(text, loaded.tokenizer), pixel_values, clip.repeated
 
 
 @jax.jit
@@ -70,6 +81,12 @@ def _embed(
 
 def embed(model: VideoLLM, prepared: Prepared) -> Embedded:
     """The decoder's input: text embeddings with the video's in their places."""
-    prompt = prepared.prompt
-    x, deepstack = _embed(model, prompt.ids, prompt.video_position, prepared.pixel_values)
+    return embed_prompt(model, prepared.prompt, prepared.pixel_values)
+
+
+def embed_prompt(
+    model: VideoLLM, prompt: EncodedPrompt, pixel_values: Float[np.ndarray, "t ..."]
+) -> Embedded:
+    """See `embed`."""
+    x, deepstack = _embed(model, prompt.ids, prompt.video_position, pixel_values)
     return Embedded(x, jnp.asarray(prompt.rope_position), deepstack)

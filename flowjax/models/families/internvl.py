@@ -220,7 +220,8 @@ def phi3_prompt(config: VideoLLMConfig, question: Question) -> Prompt:
     )
     builder.text("instruction", "</img>\n <|user|>\n")
     builder.question(question)
-    builder.text("instruction", " \nOnly give the best option. <|assistant|>\nBest option:(")
+    choose = " \nOnly give the best option. <|assistant|>\nBest option:("
+    builder.text("instruction", choose if question.options else " <|assistant|>\n")
     return builder.build()
 
 
@@ -231,10 +232,7 @@ def chatml_prompt(config: VideoLLMConfig, question: Question, system: str) -> Pr
     write_frames(builder, config)
     builder.text("instruction", "\n")
     builder.question(question)
-    builder.text(
-        "instruction",
-        "\nOnly give the best option.<|im_end|>\n<|im_start|>assistant\nBest option:(",
-    )
+    builder.chatml_answer(question)
     return builder.build()
 
 

@@ -92,7 +92,8 @@ def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Pro
     )
     builder.text("instruction", "\n")
     builder.question(question)
-    builder.text("instruction", "\nOnly give the best option. ASSISTANT: Best option:(")
+    choose = "\nOnly give the best option. ASSISTANT: Best option:("
+    builder.text("instruction", choose if question.options else " ASSISTANT:")
     return builder.build()
 
 

@@ -114,10 +114,7 @@ def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Pro
     builder.video(PLACEHOLDER, [*frames[:-1], (name, count + 1)])
     builder.text("instruction", "\n")
     builder.question(question)
-    builder.text(
-        "instruction",
-        "\nOnly give the best option.<|im_end|>\n<|im_start|>assistant\nBest option:(",
-    )
+    builder.chatml_answer(question)
     return builder.build()
 
 

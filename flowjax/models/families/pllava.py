@@ -110,7 +110,10 @@ def clip_layers(vision: Mapping[str, Any]) -> int:
 
 
 def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Prompt:
-    """The conversation format of the published evaluation (mode `eval_mvbench`)."""
+    """The conversation format of the published evaluation (mode `eval_mvbench`).
+
+    An open question stands alone before the assistant's turn.
+    """
     assert config.tokens_per_frame is not None
     del shape  # every video has as many tokens
     builder = PromptBuilder()
@@ -121,7 +124,8 @@ def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Pro
     )
     builder.text("instruction", "\n USER: ")
     builder.question(question)
-    builder.text("instruction", " \nOnly give the best option. ASSISTANT:Best option:(")
+    choose = " \nOnly give the best option. ASSISTANT:Best option:("
+    builder.text("instruction", choose if question.options else " ASSISTANT:")
     return builder.build()
 
 

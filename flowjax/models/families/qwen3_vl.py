@@ -108,10 +108,7 @@ def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Pro
         builder.text(cell, "<|vision_end|>")
     builder.text("instruction", "<|vision_end|>")
     builder.question(question)
-    builder.text(
-        "instruction",
-        "\nOnly give the best option.<|im_end|>\n<|im_start|>assistant\nBest option:(",
-    )
+    builder.chatml_answer(question)
     return builder.build()
 
 

@@ -136,7 +136,8 @@ def conversation(
         builder.video(placeholder, [(f"frame_{index}", rows * columns)])
     builder.text("instruction", "\n")
     builder.question(question, line_feeds=True)
-    builder.text("instruction", f"{INSTRUCTION}<|im_end|>\n<|im_start|>assistant\n")
+    choose = INSTRUCTION if question.options else ""
+    builder.text("instruction", f"{choose}<|im_end|>\n<|im_start|>assistant\n")
     return builder.build()
 
 
