@@ -19,7 +19,7 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from flowjax.errors import FlowjaxError
 from flowjax.layout import TokenLayout
@@ -30,7 +30,7 @@ class Mask(Protocol):
     """What attention needs of a mask: its table with leading axes, and the rows of one layer."""
 
     @property
-    def allowed(self) -> Bool[Array, "..."]:
+    def allowed(self) -> Bool[Array, "..."] | Float[Array, "..."]:
         """The table; its first axis is layers while it covers a whole decoder."""
         ...
 
@@ -40,10 +40,11 @@ class Mask(Protocol):
 
     def rows(
         self, targets: Int[Array, " q"], sources: Int[Array, " k"]
-    ) -> Bool[Array, "heads q k"]:
+    ) -> Bool[Array, "heads q k"] | Float[Array, "heads q k"]:
         """Whether target position may read source position, causality included.
 
-        A source position past the end is read by nobody: it marks a row that is not there.
+        Numbers instead of booleans say how much of each edge there is (see `GatedMask`). A source
+        position past the end is read by nobody: it marks a row that is not there.
         """
         ...
 
@@ -97,6 +98,47 @@ class DenseMask:
         """Allowed edges into `targets` from `sources` (absolute positions), causality included."""
         table = self.allowed.at[..., targets[:, None], sources[None, :]].get(mode="clip")
         return table & (targets[:, None] >= sources[None, :])
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GatedMask:
+    """Edges between groups, each as strong as its gate: what a knockout is the end of.
+
+    A gate multiplies the exponential of its edges' scores before they are normalised. At 1 the edge
+    is as it was, at 0 it is cut exactly as `EdgeMask` cuts it, and between them attention is a
+    smooth function of the gate.
+
+    group: int32 [n], the group index of each position.
+    allowed: float32 [..., g, g], gates of at least 0, target group x source group; leading axes
+        as in `EdgeMask`.
+    """
+
+    group: Int[Array, " n"]
+    allowed: Float[Array, "*axes g g"]
+
+    def at(self, layer: int | Int[Array, ""]) -> "GatedMask":
+        """The mask of one layer: float32 [heads or 1, g, g]."""
+        return GatedMask(self.group, self.allowed[layer])
+
+    def rows(
+        self, targets: Int[Array, " q"], sources: Int[Array, " k"]
+    ) -> Float[Array, "heads q k"]:
+        """Gates of the edges into `targets` from `sources`; 0 where causality forbids them."""
+
+        def member(positions: Array) -> Array:
+            group = jnp.take(self.group, positions, mode="clip")
+            return jax.nn.one_hot(group, self.allowed.shape[-1])
+
+        # As products, because their gradient is products too, and that of a gather a slow scatter.
+        gates = jnp.einsum(
+            "qt,hts,ks->hqk",
+            member(targets),
+            self.allowed,
+            member(sources),
+            precision=jax.lax.Precision.HIGHEST,
+        )
+        return jnp.where(targets[:, None] >= sources[None, :], gates, 0.0)
 
 
 CROSS_FRAME = "cross_frame"

@@ -66,9 +66,9 @@ def sweep(
 
 
 def figures(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished sweep.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
 ) -> None:
-    """Draw a sweep's figures again from its results."""
-    from experiments.information_flow import report
+    """Draw a run's figures and print its summary again, from its results alone."""
+    from experiments.redraw import redraw
 
-    report(run)
+    redraw(run)

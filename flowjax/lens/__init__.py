@@ -1,1 +1,1 @@
-"""Reading intermediate hidden states through the vocabulary."""
+"""Reading what a model's layers hold: hidden states through the vocabulary, and attention."""

@@ -2,17 +2,27 @@
 
 The logit lens (nostalgebraist 2020) reads the video positions, the generation probability the last
 position. Both follow the published reference of the paper, quirks included, so that numbers can be
-compared: see the two functions.
+compared: see the functions.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
+from tokenizers import Tokenizer
 
+from flowjax.errors import FlowjaxError
 from flowjax.models.attention import PRECISION
 from flowjax.models.decoder import Decoder, Trace
+
+Through = Literal["input", "output"]
+"""Which matrix turns hidden states into logits: token embedding, or final norm and output head."""
+
+ROWS = 128
+"""Rows whose logits are held at a time."""
 
 
 class TopTokens(NamedTuple):
@@ -31,11 +41,34 @@ def lens_states(decoder: Decoder, trace: Trace) -> Float[Array, "layers n width"
     return trace.hidden.at[-1].set(decoder.norm(trace.output))
 
 
-def logit_lens(decoder: Decoder, states: Float[Array, "rows width"], k: int = 10) -> TopTokens:
-    """The k most probable tokens of each row through the *input* embedding, without norm."""
-    logits = jnp.dot(states, decoder.embedding.embedding[...].T, precision=PRECISION)
-    probability, ids = jax.lax.top_k(jax.nn.softmax(logits.astype(jnp.float32)), k)
-    return TopTokens(ids, probability)
+def logit_lens(
+    decoder: Decoder,
+    states: Float[Array, "rows width"],
+    k: int = 10,
+    *,
+    through: Through = "input",
+    chunk: int = ROWS,
+) -> TopTokens:
+    """The k most probable tokens of each row.
+
+    Args:
+        decoder: the model's decoder.
+        states: for "input" as the reference reads them (see `lens_states`), without norm; for
+            "output" normed.
+        k: tokens per row.
+        through: the *input* embedding, the reference's choice, or the output head.
+        chunk: rows whose logits over the vocabulary are held at a time.
+    """
+
+    def top(state: Float[Array, " width"]) -> TopTokens:
+        if through == "output":
+            logits = decoder.project(state[None])[0]
+        else:
+            logits = jnp.dot(state, decoder.embedding.embedding[...].T, precision=PRECISION)
+        probability, ids = jax.lax.top_k(jax.nn.softmax(logits.astype(jnp.float32)), k)
+        return TopTokens(ids, probability)
+
+    return jax.lax.map(top, states, batch_size=chunk)
 
 
 def generation_probability(
@@ -51,3 +84,25 @@ def generation_probability(
     final = decoder.norm(after)
     rows = final if normed else after.at[-1].set(final[-1])
     return jax.nn.softmax(decoder.project(rows))
+
+
+def option_ids(
+    tokenizer: Tokenizer, letters: Sequence[str], base_id: int
+) -> Int[np.ndarray, " options"]:
+    """The token that stands for each option's letter in the generation probability.
+
+    The reference's rule: the first token of the letter as a text of its own, which for
+    SentencePiece tokenizers is the one with a space before it; but the bare letter's token where
+    its id is closer to the id of the model's answer.
+
+    Raises:
+        FlowjaxError: the tokenizer has no token for a letter.
+    """
+    ids = []
+    for letter in letters:
+        written = tokenizer.encode(letter, add_special_tokens=False).ids
+        bare = tokenizer.token_to_id(letter)
+        if bare is None or not written:
+            raise FlowjaxError(f"the tokenizer has no token for the letter {letter!r}")
+        ids.append(bare if abs(bare - base_id) < abs(written[0] - base_id) else written[0])
+    return np.array(ids, np.int32)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from flowjax.edges import Mask
+from flowjax.edges import GatedMask, Mask
 
 PRECISION = jax.lax.Precision.HIGHEST
 """float32 means float32 on every device; bfloat16 products are unaffected."""
@@ -115,12 +115,14 @@ def attend_causal(
         mask: one layer's mask.
         chunk: rows per chunk.
     """
+    # Of gates a gradient is wanted: what it needs of a chunk is then computed again, not kept.
+    read = jax.checkpoint(attend) if isinstance(mask, GatedMask) else attend
     outputs = []
     for start in range(0, len(query), chunk):
         stop = min(start + chunk, len(query))
         visible = Sources(*(part[:stop] for part in own))
         rows = slice(start, stop)
-        outputs.append(attend(query[rows], own.position[rows], [*cached, visible], mask).output)
+        outputs.append(read(query[rows], own.position[rows], [*cached, visible], mask).output)
     return jnp.concatenate(outputs)
 
 
@@ -129,10 +131,29 @@ def masked_softmax(
 ) -> Float[Array, "*batch q k"]:
     """Softmax over the allowed entries; a row with none is all zeros.
 
-    allowed: bool, broadcastable to `scores`.
+    allowed: bool, or gates of at least 0 that multiply the exponentials (see `GatedMask`);
+        broadcastable to `scores`.
     """
+    if allowed.dtype != jnp.bool_:
+        return _gated_softmax(scores, allowed)
     masked = jnp.where(allowed, scores, -jnp.inf)
     top = jnp.max(masked, axis=-1, keepdims=True)
     weights = jnp.exp(masked - jnp.where(jnp.isfinite(top), top, 0.0))
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    return weights / jnp.where(total == 0, 1.0, total)
+
+
+GATED_MOST = 80.0
+"""A closed gate's score is taken to be above all open ones by at most this: exp(80) is finite."""
+
+
+def _gated_softmax(
+    scores: Float[Array, "*batch q k"], gates: Float[Array, "..."]
+) -> Float[Array, "*batch q k"]:
+    """Gates times exponentials, normalised; a row whose gates are all 0 is all zeros."""
+    open_scores = jnp.where(gates > 0, scores, -jnp.inf)
+    top = jax.lax.stop_gradient(jnp.max(open_scores, axis=-1, keepdims=True))
+    above = scores - jnp.where(jnp.isfinite(top), top, 0.0)
+    weights = gates * jnp.exp(jnp.minimum(above, GATED_MOST))
     total = jnp.sum(weights, axis=-1, keepdims=True)
     return weights / jnp.where(total == 0, 1.0, total)

@@ -6,7 +6,13 @@ import scipy.stats
 
 from flowjax.errors import FlowjaxError
 from flowjax.report import statistics
-from flowjax.report.statistics import Interval, bootstrap_mean
+from flowjax.report.statistics import (
+    Interval,
+    bootstrap_mean,
+    paired_interval,
+    proportion_interval,
+    rank_correlation,
+)
 
 
 def samples(*shape: int) -> np.ndarray:
@@ -115,3 +121,96 @@ def test_what_cannot_be_averaged():
 )
 def test_only_an_interval_can_exclude_zero(n, low, high, excludes):
     assert Interval(n, (low + high) / 2, low, high).excludes_zero is excludes
+
+
+def test_a_pairs_interval_is_that_of_the_differences():
+    base = samples(30)
+    new = base + np.random.default_rng(1).normal(0.4, 0.1, 30)
+    found = paired_interval(new, base)
+    mean, low, high = bootstrap_mean(new - base)
+    assert (found.n, found.mean, found.low, found.high) == (30, mean, low, high)
+    # The samples differ far more than the pairs: only the pairs tell the two apart.
+    assert found.excludes_zero
+    assert not Interval(30, *map(float, bootstrap_mean(new - base[::-1]))).excludes_zero
+
+
+def test_a_pairs_interval_equals_scipys():
+    rng = np.random.default_rng(8)
+    base, new = rng.exponential(1, 25), rng.exponential(1.5, 25)
+    found = paired_interval(new, base)
+    theirs = scipy.stats.bootstrap(
+        (new, base),
+        lambda new, base, axis: np.mean(new - base, axis=axis),
+        paired=True,
+        n_resamples=20_000,
+        method="percentile",
+        rng=1,
+    ).confidence_interval
+    error = (new - base).std() / 5
+    assert found.low == pytest.approx(theirs.low, abs=0.08 * error)
+    assert found.high == pytest.approx(theirs.high, abs=0.08 * error)
+
+
+def test_a_pairs_interval_of_answers():
+    """One of four answers becomes right: the mean is binomial, k / 4 with p = 1/4."""
+    base, new = np.array([True, False, True, False]), np.array([True, True, True, False])
+    found = paired_interval(new, base)
+    assert (found.n, found.mean) == (4, 0.25)
+    ends = [scipy.stats.binom.ppf(end, 4, 0.25) / 4 for end in (0.025, 0.975)]
+    assert [found.low, found.high] == ends
+    assert paired_interval(base, new).mean == -0.25
+    with pytest.raises(FlowjaxError, match="4 and 3 samples"):
+        paired_interval(new, base[:3])
+
+
+@pytest.mark.parametrize("n", [1, 4, 37, 5000])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_a_shares_interval_equals_scipys(n, share, confidence):
+    hits = round(share * n)
+    found = proportion_interval(hits, n, confidence=confidence)
+    theirs = scipy.stats.binomtest(hits, n).proportion_ci(confidence, method="wilson")
+    assert (found.n, found.mean) == (n, hits / n)
+    assert found.low == pytest.approx(theirs.low, abs=1e-12)
+    assert found.high == pytest.approx(theirs.high, abs=1e-12)
+
+
+def test_a_shares_interval_solves_wilsons_equation():
+    """Its ends p are where |hits / n - p| is z standard errors of p."""
+    z = scipy.stats.norm.ppf(0.975)
+    found = proportion_interval(9, 40)
+    for end in (found.low, found.high):
+        assert abs(9 / 40 - end) == pytest.approx(z * math.sqrt(end * (1 - end) / 40))
+    # All of a few samples agree, and still the interval is no point.
+    assert proportion_interval(0, 10).low == 0
+    assert proportion_interval(0, 10).high == pytest.approx(z**2 / (10 + z**2))
+    for hits, n in ((0, 0), (-1, 4), (5, 4)):
+        with pytest.raises(FlowjaxError, match=f"{hits} of {n} samples"):
+            proportion_interval(hits, n)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_rank_correlation_equals_scipys(ties):
+    rng = np.random.default_rng(4)
+    for size in (2, 5, 300):
+        a, b = rng.normal(size=(2, size))
+        b = b + 0.5 * a
+        if ties:
+            a, b = np.floor(2 * a), np.floor(3 * b)
+            a[0], b[0] = -99, 99
+        theirs = scipy.stats.spearmanr(a, b).statistic
+        assert rank_correlation(a, b) == pytest.approx(theirs, abs=1e-12)
+
+
+def test_rank_correlation_by_hand():
+    up = np.array([1, 2, 3, 4, 5])
+    assert rank_correlation(up, up**3) == pytest.approx(1)
+    assert rank_correlation(up, -np.exp(up)) == pytest.approx(-1)
+    # Without ties it is 1 - 6 sum d^2 / (n (n^2 - 1)); here d = 1, -1, 0, 0, 0.
+    assert rank_correlation(up, np.array([2, 1, 3, 4, 5])) == pytest.approx(1 - 12 / 120)
+    assert math.isnan(rank_correlation(up, np.zeros(5)))
+    assert math.isnan(rank_correlation(up[:1], up[:1]))
+    with pytest.raises(FlowjaxError, match="not finite"):
+        rank_correlation(up, np.array([1, 2, 3, 4, math.nan]))
+    with pytest.raises(FlowjaxError, match="5 and 4"):
+        rank_correlation(up, up[:4])

@@ -1,0 +1,1 @@
+"""Every attention edge at once: first-order effects of cutting it, from one gradient."""

@@ -1,0 +1,121 @@
+"""`flowjax attention` through the command line."""
+
+import numpy as np
+import pytest
+
+from experiments.attention import SCHEMA, Asked, parse_layers, reading_of
+from experiments.selection import Selection
+from flowjax.errors import FlowjaxError
+from tests.experiments.checks import assert_redrawn, assert_refused, rows_of
+
+LAYERS, HEADS = 8, 4
+
+
+@pytest.fixture(scope="module")
+def ran(flowjax, answering, benchmark, tmp_path_factory):
+    out = tmp_path_factory.mktemp("attention") / "run"
+    result = flowjax(
+        "attention", answering, "--data", benchmark, "--samples", "all", "--limit", 2,
+        "--out", out, "--target", "option_B", "--head", "3", "--cut", "video->option_B",
+        "--cut-layers", "3-5", "--layer", 3,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    return out, result.out
+
+
+def by_place(out):
+    rows = rows_of(out)
+    keys = ("sample_id", "knockout", "head", "layer", "frame")
+    found = {tuple(row[key] for key in keys): row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def test_rows(ran):
+    found = by_place(ran[0])
+    assert len(found) == 4 * 2 * 2 * LAYERS * 8
+    for (sample, knockout, head, layer, frame), row in found.items():
+        assert (row["rows"], row["columns"], len(row["weights"])) == (2, 2, 4)
+        # In this family a frame is its grid and nothing else.
+        assert row["attention"] == pytest.approx(sum(row["weights"]), abs=1e-6)
+        if knockout and 2 <= layer <= 4:
+            assert row["attention"] == 0
+        else:
+            assert row["attention"] > 0
+        base = found[sample, False, head, layer, frame]
+        if knockout and layer < 2:
+            assert row["weights"] == pytest.approx(base["weights"], abs=1e-6)
+        assert row["edge"] == ("video->option_B" if knockout else "")
+        assert row["cut_layers"] == ("3-5" if knockout else "")
+    later = [
+        abs(row["attention"] - found[sample, False, head, layer, frame]["attention"])
+        for (sample, knockout, head, layer, frame), row in found.items()
+        if knockout and layer > 4
+    ]
+    assert max(later) > 1e-4  # what was cut changes what is read later
+    assert all(field.metadata[b"doc"] for field in SCHEMA)
+
+
+def test_summary_and_figures_need_no_model(flowjax, ran):
+    out, printed = ran
+    assert "cut: video" in printed
+    rows = [row for row in rows_of(out) if row["head"] == -1 and row["layer"] == 6]
+    base, cut = (
+        100 * sum(row["attention"] for row in rows if row["knockout"] is state) / 4
+        for state in (False, True)
+    )
+    line = next(line for line in printed.splitlines() if line.split("│")[1:2] == ["     7 "])
+    assert f" {base:.2f} " in line and f" {cut:.2f} " in line and f" {cut - base:+.2f} " in line
+    names = {path.name for path in (out / "figures").iterdir()}
+    heads = {f"frames-00-{name}.png" for name in ("mean", "head-03")}
+    assert names == {"attention.png", *heads}
+    assert_redrawn(flowjax, out, printed)
+
+
+def test_all_heads_and_their_mean(flowjax, answering, benchmark, tmp_path):
+    out = tmp_path / "run"
+    asked = ["attention", answering, "--data", benchmark, "--limit", 1, "--samples", "all"]
+    result = flowjax(*asked, "--out", out, "--head", "all", "--drawn", 0)
+    assert result.code == 0, result.err
+    found = by_place(out)
+    assert len(found) == 2 * (1 + HEADS) * LAYERS * 8
+    for (sample, _, head, layer, frame), row in found.items():
+        if head == -1:
+            heads = [found[sample, False, h, layer, frame]["weights"] for h in range(HEADS)]
+            np.testing.assert_allclose(row["weights"], np.mean(heads, 0), atol=1e-7)
+    assert "edge cut" not in result.out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--target", "option_Z"], ["'option_Z'", "option_A"]),
+        (["--head", "4"], ["--head 4", "0 to 3"]),
+        (["--head", "middle"], ["'middle'"]),
+        (["--cut", "video"], ["source->target"]),
+        (["--cut", "last->video"], ["removes no edge"]),
+        (["--cut-layers", "1-2"], ["--cut", "absent"]),
+        (["--cut", "video->last", "--cut-layers", "3-9"], ["'3-9'", "1 to 8"]),
+        (["--layer", "12"], ["--layer 12"]),
+    ],
+)
+def test_bad_options_are_refused(flowjax, answering, benchmark, options, words, tmp_path):
+    asked = ["attention", answering, "--data", benchmark, "--out", tmp_path / "run"]
+    assert_refused(flowjax(*asked, *options), *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_layers_are_read_from_1():
+    assert parse_layers("6-20", 32) == tuple(range(5, 20))
+    assert parse_layers(" 4 ", 8) == (3,)
+    for text in ("0-3", "3-2", "1-9", "1,2", "-3", "a-b", ""):
+        with pytest.raises(FlowjaxError, match="FIRST-LAST"):
+            parse_layers(text, 8)
+
+
+def test_a_cut_without_layers_is_in_all(tmp_path):
+    one = Selection(video=tmp_path / "v.mp4", question="What?", options=("a", "b"), answer="A")
+    asked = Asked(tmp_path, one, cut="cross_frame+video->last")
+    knockout = reading_of(asked, 5, 2).knockout
+    assert knockout is not None
+    assert (knockout.layers, knockout.name) == (tuple(range(5)), "cross_frame+video->last")

@@ -1,0 +1,93 @@
+"""Figures of the lenses hold whatever text and numbers come."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from experiments import attention, lens, probability
+from flowjax.lens.pictures import Pictures
+from flowjax.report.attention import draw_attention, video_attention
+from flowjax.report.canvas import NOT_IN_FONT, drawable
+from flowjax.report.lens import draw_overlay, draw_words
+from flowjax.report.probability import draw_probability
+
+TOKENS = [
+    "$x$",
+    "漢字",
+    "\x00",
+    "",
+    "a-token-that-is-much-too-long-for-its-place",
+    "[bold]",
+    "_{",
+    "%",
+]
+NOTE = "a note with $math$, 漢 and [markup]"
+
+
+def rows(schema: pa.Schema, values: list[dict]) -> pa.Table:
+    blank = dict.fromkeys(schema.names, "x") | {"correct": True, "model_note": NOTE}
+    return pa.Table.from_pylist([blank | row for row in values], schema)
+
+
+def is_png(path) -> bool:
+    with Image.open(path) as image:
+        return image.format == "PNG" and min(image.size) > 300
+
+
+def test_characters_that_the_font_lacks_are_squares():
+    assert drawable("ab $c$ é") == "ab $c$ é"
+    assert drawable("a漢\n\x00") == "a" + 3 * NOT_IN_FONT
+
+
+@pytest.mark.parametrize("grid", [1, 12])
+def test_any_token_is_written_on_frames(tmp_path, grid):
+    values = [
+        {
+            "sample_id": "s $1$", "task": "t", "layer": 3, "position": 0, "frame": frame,
+            "row": row, "column": column, "token_ids": [0, 1],
+            "tokens": [TOKENS[(row + column) % len(TOKENS)], "left"], "probabilities": [0.5, 0.1],
+            "spatial_rank": (frame + row) % 3 - 1, "temporal_rank": column % 3 - 1,
+            "spatial_vocabulary": 0.1, "temporal_vocabulary": 0.0,
+        }
+        for frame in range(3)
+        for row in range(grid)
+        for column in range(2 * grid)
+    ]  # fmt: skip
+    text = values[0] | {"row": -1, "column": -1}  # a token of text, in no place
+    table = rows(lens.SCHEMA, [*values, text])
+    frames = np.full((3, 40, 80, 3), 200, np.uint8)
+    path = draw_overlay(table, Pictures("s $1$", frames, (3,)), 3, tmp_path / "new" / "a.png")
+    assert is_png(path)
+    assert is_png(draw_words(table, tmp_path / "words.png"))
+
+
+def test_any_token_is_in_the_table_of_tokens(tmp_path):
+    values = [
+        {
+            "sample_id": "[s]", "layer": layer, "normed": normed, "letters": "AB",
+            "probabilities": [0.5, 0.2], "true_probability": 0.5, "false_probability": 0.2,
+            "top_ids": list(range(8)), "top_tokens": TOKENS, "top_probabilities": [0.1] * 8,
+        }
+        for normed in (True, False)
+        for layer in range(3)
+    ]  # fmt: skip
+    for path in draw_probability(rows(probability.SCHEMA, values), tmp_path):
+        assert is_png(path)
+
+
+def test_samples_with_different_numbers_of_frames(tmp_path):
+    values = [
+        {
+            "sample_id": sample, "target": "last", "knockout": False, "edge": "", "cut_layers": "",
+            "layer": layer, "head": -1, "frame": frame, "attention": 0.1 * (frame + 1),
+            "rows": 1, "columns": 1, "weights": [0.1],
+        }
+        for sample, frames in (("a", 2), ("b", 3))
+        for layer in range(2)
+        for frame in range(frames)
+    ]  # fmt: skip
+    table = rows(attention.SCHEMA, values)
+    assert [at.base.mean for at in video_attention(table)] == pytest.approx([0.45, 0.45])
+    assert video_attention(table)[0].change is None
+    assert is_png(draw_attention(table, tmp_path / "attention.png"))
