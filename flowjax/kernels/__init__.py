@@ -1,0 +1,1 @@
+"""Kernels: one folder each, an XLA reference beside the implementations."""

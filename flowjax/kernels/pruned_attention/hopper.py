@@ -1,0 +1,67 @@
+"""A warpgroup's instructions that are written differently for a GPU and for its simulator."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array
+
+Ref = Any
+Layout = Any
+"""Pallas' references and register layouts: it has no public types for them."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The instructions that JAX 0.10's simulator of GPUs lacks, and what they mean.
+
+    It has no layouts, no transposed operands and no operands in registers; all else (threads,
+    copies, barriers, memory) runs as it is.
+    """
+
+    simulated: bool
+
+    def place(self, value: Array, layout: Layout) -> Array:
+        """The value in a layout."""
+        return value if self.simulated else plgpu.layout_cast(value, layout)
+
+    def read(self, ref: Ref, index: tuple[Any, ...], layout: Layout) -> Array:
+        """A vector from global or shared memory, in a layout."""
+        if self.simulated:
+            return ref[index]
+        return plgpu.load(ref, index, layout=layout, optimized=False)
+
+    def scores(self, query: Ref, key: Ref, issued: Callable[[], None]) -> Array:
+        """query [m, d] times key [n, d] transposed; calls `issued` before it waits."""
+        if self.simulated:
+            product = _float32_dot(query[...], key[...], 1)
+            issued()
+            return product
+
+        def multiply(accumulator: Ref) -> Array:
+            plgpu.wgmma(accumulator, query, plgpu.transpose_ref(key, (1, 0)))
+            issued()
+            return accumulator[...]
+
+        shape = query.shape[0], key.shape[0]
+        return pl.run_scoped(multiply, plgpu.WGMMAAccumulatorRef(shape, jnp.float32))
+
+    def add_product(self, total: Array, weights: Array, value: Ref) -> Array:
+        """total [m, d] plus weights [m, n] times value [n, d]."""
+        if self.simulated:
+            return total + _float32_dot(weights, value[...], 0)
+
+        def multiply(accumulator: Ref) -> None:
+            plgpu.wgmma(accumulator, weights, value)
+
+        return cast(Array, pl.run_state(multiply)(plgpu.WGMMAAccumulatorRef.init(total)))
+
+
+def _float32_dot(left: Array, right: Array, contracted: int) -> Array:
+    return jax.lax.dot_general(
+        left, right, (((1,), (contracted,)), ((), ())), preferred_element_type=jnp.float32
+    )
