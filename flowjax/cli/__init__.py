@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from flowjax.cli import bench, convert, evaluate, sweep
+from flowjax.cli import (
+    anchor,
+    bench,
+    compare,
+    convert,
+    diagnose,
+    evaluate,
+    exit,
+    generate,
+    lens,
+    pathways,
+    screen,
+    sweep,
+)
 from flowjax.cli.demo import demo
 from flowjax.errors import FlowjaxError
 from flowjax.version import __version__
@@ -22,8 +35,18 @@ app.command()(convert.convert)
 app.command()(sweep.sweep)
 app.command()(sweep.figures)
 app.command()(evaluate.evaluate)
+app.command()(generate.generate)
+app.command()(lens.probability)
+app.command()(lens.lens)
+app.command()(lens.attention)
+app.command()(anchor.anchor)
+app.command()(compare.compare)
+app.command()(screen.screen)
+app.command()(diagnose.diagnose)
+app.command("exit")(exit.early_exit)
 app.command("make-shapes")(evaluate.make_shapes)
 app.command()(demo)
+app.add_typer(pathways.app, name="pathways")
 app.add_typer(bench.app, name="bench")
 
 

@@ -20,3 +20,28 @@ def sweep(
     from benchmarks.sweep import run
 
     run(shape, peer=peer, json=json)
+
+
+@app.command()
+def prefill(
+    shape: Annotated[str, typer.Option(help="small (12 layers, 512 wide) or 7b.")] = "small",
+    json: Json = None,
+) -> None:
+    """Prefill with all edges, masked to a pathway, and compiled to it."""
+    from benchmarks.prefill import run
+
+    run(shape, json=json)
+
+
+@app.command()
+def kernel(
+    shape: Annotated[str, typer.Option(help="small or 7b.")] = "small",
+    peer: Annotated[
+        str | None, typer.Option(help="flex: measure PyTorch's FlexAttention too.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Pruned attention beside dense attention, against the share of blocks that are kept."""
+    from benchmarks.kernel import run
+
+    run(shape, peer=peer, json=json)

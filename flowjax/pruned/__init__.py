@@ -1,0 +1,1 @@
+"""Pruned inference: a pathway compiled to the rows, sources and cache entries it needs."""
