@@ -2,8 +2,9 @@
 
     python -m experiments.train_shapes OUT --seed 0
 
-Three stages, each of which goes on where it was killed:
+Four stages, each of which goes on where it was killed:
 
+    text     questions that name their answer: finding an option's letter
     vision   the vision tower and the projector, with targets for every pooled token
     image    questions about single frames: the image model
     video    questions about videos and captions, from the image model: the video model
@@ -26,13 +27,15 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from experiments.shapes.batches import Texts
-from experiments.shapes.model import model_config, shapes_tokenizer, write_checkpoint
+from experiments.shapes.model import fresh_model, model_config, shapes_tokenizer, write_checkpoint
 from experiments.shapes.recipe import STAGES, Recipe
 from experiments.shapes.stages import DenseHeads, Training
 from flowjax.compilation import use_persistent_cache
 from flowjax.models.sharding import DATA
-from flowjax.models.video_llm import VideoLLM
 from flowjax.train.loop import Parameters, train
+
+MODELS = ("image", "video")
+"""Stages whose parameters are a model of the pair."""
 
 VISION_MICRO = 8
 """Frames computed at a time in the vision stage: what the projector takes for one video."""
@@ -58,8 +61,7 @@ def run(
     use_persistent_cache()
     tokenizer = shapes_tokenizer()
     config = model_config(recipe, tokenizer)
-    model = VideoLLM(config, dtype=jnp.dtype(jnp.float32), rngs=nnx.Rngs(seed))
-    graph, state = nnx.split(model)
+    graph, state = nnx.split(fresh_model(config, seed))
     parameters: Parameters = nnx.to_pure_dict(state)
     training = Training(recipe, Texts(tokenizer, config, recipe.length), seed)
     devices = Mesh(np.array(jax.devices()), (DATA,))
@@ -71,7 +73,10 @@ def run(
         vision = stage == "vision"
         heads_graph, heads = nnx.split(DenseHeads(recipe.width, recipe.grid, nnx.Rngs(seed)))
         start: Any = (parameters, nnx.to_pure_dict(heads)) if vision else parameters
-        loss = training.vision_loss(heads_graph, graph) if vision else training.token_loss(graph)
+        if vision:
+            loss = training.vision_loss(heads_graph, graph)
+        else:
+            loss = (training.text_loss if stage == "text" else training.token_loss)(graph)
         trained = train(
             start,
             loss,
@@ -89,7 +94,7 @@ def run(
             break
         parameters = trained[0] if vision else trained
         finished[stage] = parameters
-        if not vision:
+        if stage in MODELS:
             rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), parameters)
             shutil.rmtree(out / f"{stage}-model", ignore_errors=True)
             write_checkpoint(out / f"{stage}-model", nnx.merge(graph, rounded), recipe, tokenizer)

@@ -20,7 +20,7 @@ from flowjax.data.shapes import questions as ask
 from flowjax.data.shapes.paint import paint
 from flowjax.data.shapes.scene import MOST, Numbers, Scene, Tracks, tracks
 from flowjax.data.shapes.tasks import IMAGE_TASKS, Draw, draw_question
-from flowjax.data.shapes.world import BACKGROUNDS, COLOURS, SHAPES
+from flowjax.data.shapes.world import BACKGROUNDS, COLOURS, PAIRS, SHAPES
 from flowjax.data.video import frame_indices
 from flowjax.models.families import pllava
 from flowjax.models.video_llm import VideoLLMConfig
@@ -46,6 +46,19 @@ MIX = {
     | dict.fromkeys(IMAGE_TASKS, 0.2),
 }
 """How often scenes of each task come, by stage."""
+
+POOLS: tuple[tuple[str, ...], ...] = (
+    tuple(COLOURS),
+    tuple(BACKGROUNDS),
+    SHAPES,
+    *PAIRS[:2],
+    tuple(ask.ACTS.values()),
+    ask.NUMBERS,
+    ask.PLACES,
+    tuple(f"the {colour} {shape}" for colour in COLOURS for shape in SHAPES),
+    tuple(f"from {one} to {other}" for one in BACKGROUNDS for other in BACKGROUNDS if one != other),
+)
+"""Options of the text stage."""
 
 OPEN, CHOICES = 3, 2
 """Open and multiple-choice questions per scene, as far as there are and fit."""
@@ -106,6 +119,18 @@ class Texts:
         learned[len(asked) :] = weight
         return Segment(np.array(ids, np.int32), learned)
 
+    def drill(self, pool: Sequence[str], rng: np.random.Generator) -> Segment:
+        """A question that names one of its two to four options.
+
+        It needs no video. A model that answers such questions has learned that options check
+        themselves against the question and that the answer is the letter of the one that fits,
+        which it learns much later where it must know the answer first.
+        """
+        count = min(len(pool), int(rng.integers(2, 5)))
+        options = [pool[index] for index in rng.permutation(len(pool))[:count]]
+        stem = f"Which option is {options[0]}?"
+        return self.choice(ask.multiple_choice(stem, options, options[0], rng))
+
     def words(
         self, scene: Scene, times: Float[np.ndarray, " times"], *, acts: bool
     ) -> tuple[Int[np.ndarray, " things"], Float[np.ndarray, "things times"]]:
@@ -137,6 +162,19 @@ class Texts:
 def frame_times(frames: int) -> Float[np.ndarray, " frames"]:
     """When the frames that a model is shown lie in a scene, as `read_frames` takes them."""
     return (frame_indices(0, VIDEO_FRAMES - 1, frames) / (VIDEO_FRAMES - 1)).astype(np.float32)
+
+
+def draw_drills(texts: Texts, size: int, *, seed: int, step: int) -> Packed:
+    """The batch of a step of the text stage: `size` sequences of drills, without a video."""
+    rng = np.random.default_rng([seed, STAGES.index("text"), step])
+    prefix = texts.prefix[texts.prefix != texts.config.placeholder]
+    drills = texts.length // 40
+    packed = []
+    for _ in range(size):
+        pools = [POOLS[index] for index in rng.integers(len(POOLS), size=drills)]
+        segments = [texts.drill(pool, rng) for pool in pools]
+        packed.append(pack(prefix, segments, texts.length))
+    return Packed(*(np.stack(part) for part in zip(*packed, strict=True)))
 
 
 def draw_frames(size: int, *, seed: int, step: int, company: float) -> Tracks:
@@ -193,22 +231,10 @@ def _segments(
         for stem, options, true in order[:CHOICES]
     ]
     opened = [texts.open(stem, true) for stem, _, true in order[:OPEN]]
-    named = texts.choice(_name_option(order, rng))
+    pool = sorted({option for _, options, _ in order for option in options})
+    named = texts.drill(pool, rng)
     described = [texts.open("Describe the video.", ask.caption(scene), 0.3)] if video else []
     return [*segments[:1], *opened[:1], *described, named, *opened[1:], *segments[1:]]
-
-
-def _name_option(asks: Sequence[ask.Ask], rng: np.random.Generator) -> Question:
-    """A question that names its answer.
-
-    It needs no video; a model that answers it has learned to find an option's letter, which it
-    learns much later where it must know the answer first.
-    """
-    texts = sorted({option for _, options, _ in asks for option in options})
-    count = min(len(texts), int(rng.integers(2, 5)))
-    options = [texts[index] for index in rng.permutation(len(texts))[:count]]
-    stem = f"Which option is {options[0]}?"
-    return ask.multiple_choice(stem, options, options[0], rng)
 
 
 def _of_one_frame(scene: Scene, rng: np.random.Generator) -> list[ask.Ask]:

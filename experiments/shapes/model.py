@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from tokenizers import Tokenizer
 
 from convert.export import export_checkpoint
@@ -14,6 +16,10 @@ from flowjax.data.shapes import questions as ask
 from flowjax.data.shapes.tasks import IMAGE_TASKS, VIDEO_TASKS, Draw, draw_question
 from flowjax.models.families import pllava
 from flowjax.models.video_llm import VideoLLM, VideoLLMConfig
+from flowjax.models.vision.clip import ClipVision
+
+EMBEDDING = 0.5
+"""Standard deviation of the token embeddings of a model that is not trained yet."""
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """CLIP's, of pixel values from 0 to 1."""
@@ -78,6 +84,25 @@ def model_fields(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
 def model_config(recipe: Recipe, tokenizer: Tokenizer) -> VideoLLMConfig:
     """The configuration that flowjax reads from `model_fields`."""
     return pllava.read_config(model_fields(recipe, tokenizer), "recipe")
+
+
+def fresh_model(config: VideoLLMConfig, seed: int) -> VideoLLM:
+    """A model with random float32 parameters.
+
+    What a block adds to the residual stream begins small beside the token embeddings (as in GPT-2,
+    Radford et al. 2019), so that what a token is can be read in every layer from the first step.
+    """
+    model = VideoLLM(config, dtype=jnp.dtype(jnp.float32), rngs=nnx.Rngs(seed))
+    embedding = model.decoder.embedding.embedding
+    embedding[...] = embedding[...] * (EMBEDDING * config.decoder.width**0.5)
+    assert isinstance(model.vision, ClipVision)
+    for stack, layers in (
+        (model.decoder.layers, config.decoder.layers),
+        (model.vision.layers, model.vision.config.layers),
+    ):
+        for last in (stack.output, stack.down):
+            last.kernel[...] = last.kernel[...] * (2 * layers) ** -0.5
+    return model
 
 
 def write_checkpoint(folder: Path, model: VideoLLM, recipe: Recipe, tokenizer: Tokenizer) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from flowjax.train.loop import Schedule
 
-STAGES = ("vision", "image", "video")
+STAGES = ("text", "vision", "image", "video")
 """In order; each begins with the parameters that the one before it ends with."""
 
 
@@ -40,6 +40,7 @@ class Recipe:
     vision_batch: int = 96
     batch: int = 16
     chunk: int = 96
+    text: Schedule = field(default_factory=lambda: _schedule(1000, 2e-3, 100))
     vision: Schedule = field(default_factory=lambda: _schedule(2500, 2e-3, 100))
     image: Schedule = field(default_factory=lambda: _schedule(1500, 1.5e-3, 100))
     video: Schedule = field(default_factory=lambda: _schedule(5000, 1.5e-3, 300))
@@ -50,4 +51,5 @@ class Recipe:
 
     def schedule(self, stage: str) -> Schedule:
         """Of one of `STAGES`."""
-        return {"vision": self.vision, "image": self.image, "video": self.video}[stage]
+        schedules = (self.text, self.vision, self.image, self.video)
+        return dict(zip(STAGES, schedules, strict=True))[stage]

@@ -15,6 +15,7 @@ from experiments.shapes.batches import (
     Examples,
     Texts,
     dense_targets,
+    draw_drills,
     draw_examples,
     draw_frames,
     pixel_values,
@@ -24,8 +25,9 @@ from experiments.shapes.model import MEAN, STD
 from experiments.shapes.recipe import Recipe
 from flowjax.data.shapes.scene import Tracks
 from flowjax.data.shapes.world import BACKGROUNDS, COLOURS, SHAPES
+from flowjax.models.decoder import Decoder
 from flowjax.train.loop import LossOf, Parameters, Sums
-from flowjax.train.loss import token_loss
+from flowjax.train.loss import TokenLoss, token_loss
 from flowjax.train.packing import Packed
 
 COMPANY = 0.5
@@ -88,8 +90,11 @@ class Training:
     seed: int
 
     def batches(self, stage: str) -> Callable[[int], Any]:
-        """The batches of a stage: frames for the vision stage, `Examples` for the others."""
+        """The batches of a stage: `Packed`, `Tracks` of single frames, or `Examples`."""
         easy = self.recipe.alone * self.recipe.schedule(stage).steps
+
+        def drills(step: int) -> Packed:
+            return draw_drills(self.texts, self.recipe.batch, seed=self.seed, step=step)
 
         def frames(step: int) -> Tracks:
             company = 0.0 if step < easy else COMPANY
@@ -103,11 +108,29 @@ class Training:
                 self.texts, stage, size, seed=self.seed, step=step, company=company
             )
 
-        return frames if stage == "vision" else examples
+        return {"text": drills, "vision": frames}.get(stage, examples)
 
     def frames(self, scenes: Tracks, key: Array) -> Array:
         """Pixel values of a batch."""
         return pixel_values(scenes, key, self.recipe.image_size, MEAN, STD)
+
+    def text_loss(self, graph: nnx.GraphDef) -> LossOf:
+        """Of the text stage."""
+
+        def loss(parameters: Parameters, packed: Packed, key: Array) -> Sums:
+            del key
+            decoder = nnx.merge(graph, parameters).decoder
+
+            def one(packed: Packed) -> Sums:
+                x = decoder.embedding(jnp.asarray(packed.ids))
+                found = self._losses(decoder, x, packed)
+                weight = jnp.sum(jnp.asarray(packed.weight))
+                right = jnp.sum(found.right * packed.weight)
+                return Sums(jnp.sum(found.loss), weight, {"letters": (right, weight)})
+
+            return jax.tree.map(jnp.sum, jax.vmap(one)(packed))
+
+        return loss
 
     def vision_loss(self, heads: nnx.GraphDef, graph: nnx.GraphDef) -> LossOf:
         """Of the vision stage; eight single frames make one video."""
@@ -138,13 +161,7 @@ class Training:
                 features = jnp.broadcast_to(features, (self.recipe.frames, *features.shape[1:]))
                 packed = self.with_words(example, where)
                 x = model.embed(packed.ids, where, model.projector(features))
-                found = token_loss(
-                    model.decoder,
-                    x,
-                    packed,
-                    segments=self.recipe.segments,
-                    chunk=self.recipe.chunk,
-                )
+                found = self._losses(model.decoder, x, packed)
                 weight = jnp.asarray(packed.weight)
                 video = jnp.zeros(len(weight), bool).at[where].set(True)
                 letter = jnp.isin(packed.target, letters) & (weight > 0) & ~video
@@ -162,6 +179,10 @@ class Training:
             return jax.tree.map(jnp.sum, jax.vmap(one)(frames, examples))
 
         return loss
+
+    def _losses(self, decoder: Decoder, x: Array, packed: Packed) -> TokenLoss:
+        recipe = self.recipe
+        return token_loss(decoder, x, packed, segments=recipe.segments, chunk=recipe.chunk)
 
     def with_words(self, example: Examples, where: Array) -> Packed:
         """The packed sequence, with a word to learn at every video token that mostly shows it."""

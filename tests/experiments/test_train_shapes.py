@@ -1,0 +1,213 @@
+"""The recipe of the shapes pair, with a tiny model and two steps per stage."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from convert.run import convert
+from experiments.shapes.batches import (
+    MIX,
+    Texts,
+    dense_targets,
+    draw_drills,
+    draw_examples,
+    draw_frames,
+    frame_times,
+    pixel_values,
+    shares,
+)
+from experiments.shapes.leaks import Asked, Probe
+from experiments.shapes.model import MEAN, STD, fresh_model, model_config, shapes_tokenizer
+from experiments.shapes.recipe import STAGES, Recipe
+from experiments.train_shapes import run
+from flowjax.data.encode import write_mp4
+from flowjax.data.prompt import Question
+from flowjax.data.sample import Sample
+from flowjax.data.shapes.benchmark import FPS, FRAMES, SIZE
+from flowjax.data.shapes.paint import frames
+from flowjax.data.shapes.scene import Scene, Thing, tracks
+from flowjax.data.shapes.world import COLOURS, SHAPES
+from flowjax.models.checkpoint import load_model
+from flowjax.sweep.sample import prepare
+from flowjax.train.loop import Schedule
+
+
+def schedule(steps=2):
+    return Schedule(steps=steps, peak=1e-3, warmup=1, decay=0.01, clip=1.0)
+
+
+TINY = Recipe(
+    image_size=24, vision_width=16, vision_layers=1, width=32, mlp_width=32, layers=2, heads=2,
+    vision_batch=16, batch=2, save_every=1, log_every=1,
+    text=schedule(), vision=schedule(), image=schedule(), video=schedule(),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return shapes_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def texts(tokenizer):
+    return Texts(tokenizer, model_config(Recipe(), tokenizer), Recipe().length)
+
+
+def scene():
+    moving = Thing("red", "circle", "left", 0.5, 0.25, 0.12, 0.4, 0.0, 1.0)
+    still = Thing("blue", "square", "still", 0.2, 0.8, 0.1, 0.3, 0.0, 1.0)
+    return Scene((moving, still), ("grey",))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shapes")
+    return folder, run(folder, seed=3, recipe=TINY)
+
+
+@pytest.mark.slow
+def test_every_stage_trains_and_both_models_convert(trained, tmp_path):
+    folder, finished = trained
+    assert tuple(finished) == STAGES
+    for stage in STAGES:
+        lines = (folder / stage / "log.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    for name in ("image", "video"):
+        convert(folder / f"{name}-model", tmp_path / name)
+        loaded = load_model(tmp_path / name)
+        assert loaded.model.dtype == jnp.bfloat16
+        expected = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), finished[name])
+        found = nnx.to_pure_dict(nnx.state(loaded.model))
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    changed = jax.tree.map(
+        lambda a, b: float(jnp.abs(a - b).max()), finished["image"], finished["video"]
+    )
+    assert max(jax.tree.leaves(changed)) > 0
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_ends_alike(trained, tmp_path):
+    _, finished = trained
+    run(tmp_path, seed=3, recipe=TINY, stop_at=1)
+    assert not (tmp_path / "image").exists(), "stopped in the first stage"
+    resumed = run(tmp_path, seed=3, recipe=TINY)
+    jax.tree.map(np.testing.assert_array_equal, resumed["video"], finished["video"])
+
+
+@pytest.mark.slow
+def test_a_trained_question_is_the_prompt_that_is_asked(trained, tmp_path):
+    """Token for token, with the video's positions in the same places."""
+    convert(trained[0] / "video-model", tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    texts = Texts(loaded.tokenizer, loaded.config, TINY.length)
+    question = Question("In which direction does the red circle move?", ("left", "right"), "A")
+    write_mp4(tmp_path / "v.mp4", frames(scene(), FRAMES, SIZE), FPS)
+    prepared = prepare(loaded, Sample("s", "t", tmp_path / "v.mp4", question))
+    ids = [*texts.prefix, *texts.choice(question).ids]
+    assert ids[:-1] == prepared.prompt.ids.tolist()
+    assert ids[-1] == prepared.true_id
+    np.testing.assert_array_equal(texts.video_position, prepared.prompt.video_position)
+
+
+@pytest.mark.slow
+def test_trained_frames_are_those_that_a_model_is_shown(trained, tmp_path):
+    """But for noise and H.264; times, sizes and normalisation agree."""
+    convert(trained[0] / "video-model", tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    write_mp4(tmp_path / "v.mp4", frames(scene(), FRAMES, SIZE), FPS)
+    question = Question("What?", ("a", "b"), "A")
+    shown = prepare(loaded, Sample("s", "t", tmp_path / "v.mp4", question)).pixel_values
+    batch = jax.tree.map(lambda leaf: leaf[None], tracks(scene(), frame_times(8)))
+    made = pixel_values(batch, jax.random.key(0), TINY.image_size, MEAN, STD)[0]
+    assert made.shape == shown.shape
+    difference = [float(np.abs(made - order).mean()) for order in (shown, shown[::-1])]
+    assert difference[0] < 0.1, "the noise alone makes 0.05"
+    assert difference[1] > difference[0] + 0.04
+
+
+def test_dense_targets_say_what_lies_where():
+    where = tracks(scene(), np.array([0.0, 1.0], np.float32))
+    share = np.asarray(shares(where, 3))
+    np.testing.assert_allclose(share[:2].sum(-1), 1, atol=1e-5)
+    assert share[0, 0].argmax() in (1, 2) and share[0, 1].argmax() in (0, 1)
+    assert share[1, 0].argmax() == 6 and not share[2:].any()
+    targets = dense_targets(where, 3)
+    looks = [colour + shape for colour in COLOURS for shape in SHAPES]
+    kinds = np.asarray(targets.thing[0]).sum(0)
+    assert {looks[index] for index in np.flatnonzero(kinds)} == {"redcircle", "bluesquare"}
+    corner = np.asarray(targets.place[0, 6])
+    np.testing.assert_allclose(corner, [0.2, 0.8, 0.1, 1], atol=1e-6)
+    assert targets.background.tolist() == [2, 2]
+
+
+def test_words_are_known_once_frames_tell_them(texts):
+    word, known = texts.words(scene(), np.linspace(0, 1, 5, dtype=np.float32), acts=True)
+    names = [texts.tokenizer.id_to_token(int(token)) for token in word[:2]]
+    assert names == ["▁left", "▁blue"]
+    assert known[0].tolist() == [0, 0, 1, 1, 1] and known[1].tolist() == [1] * 5
+    word, _ = texts.words(scene(), np.zeros(1, np.float32), acts=False)
+    assert texts.tokenizer.id_to_token(int(word[0])) == "▁red"
+
+
+@pytest.mark.parametrize("stage", list(MIX))
+def test_batches_follow_from_the_step_and_hold_answers(texts, stage):
+    make = [draw_examples(texts, stage, 3, seed=1, step=step, company=0.5) for step in (4, 4, 5)]
+    jax.tree.map(np.testing.assert_array_equal, make[0], make[1])
+    assert (make[0].packed.ids != make[2].packed.ids).any()
+    for ids, segment, weight, target in zip(
+        make[0].packed.ids, make[0].packed.segment, make[0].packed.weight, make[0].packed.target,
+        strict=True,
+    ):  # fmt: skip
+        assert segment.max() >= 4
+        for number in range(1, segment.max() + 1):
+            learned = np.flatnonzero((segment == number) & (weight > 0))
+            text = texts.tokenizer.decode(ids[segment == number].tolist())
+            if "Options:" in text:
+                assert texts.tokenizer.id_to_token(int(target[learned[0]])) in "ABCD"
+                assert len(learned) == 1
+            else:
+                assert texts.tokenizer.id_to_token(int(target[learned[-1]])) == "</s>"
+
+
+def test_drills_name_their_answer(texts):
+    packed = draw_drills(texts, 2, seed=0, step=0)
+    assert not (packed.ids == texts.config.placeholder).any()
+    for ids, segment, target, weight in zip(
+        packed.ids, packed.segment, packed.target, packed.weight, strict=True
+    ):
+        for number in range(1, segment.max() + 1):
+            own = segment == number
+            text = texts.tokenizer.decode(ids[own].tolist())
+            named = text.split("Which option is ")[1].split("?")[0]
+            letter = texts.tokenizer.id_to_token(int(target[own & (weight > 0)][0]))
+            assert f"({letter}) {named}" in text
+
+
+def test_single_frames_have_one_time():
+    batch = draw_frames(5, seed=0, step=0, company=0.5)
+    assert batch.x.shape == (5, 4, 1) and batch.background.shape == (5, 1, 3)
+
+
+def test_blocks_begin_small_beside_the_embeddings(tokenizer):
+    model = fresh_model(model_config(TINY, tokenizer), 0)
+    assert float(model.decoder.embedding.embedding[...].std()) == pytest.approx(0.5, rel=0.05)
+    kernels = model.decoder.layers.down.kernel[...], model.decoder.layers.up.kernel[...]
+    assert float(kernels[0].std() / kernels[1].std()) == pytest.approx(0.5, rel=0.1)
+
+
+def test_a_probe_scores_only_options_that_there_are():
+    words = 6
+    probe = Probe(words, nnx.Rngs(0))
+    asked = Asked(
+        np.ones(words, np.float32),
+        np.ones((4, words), np.float32),
+        np.array(2),
+        np.array(0),
+        np.zeros((48, 48, 3), np.float32),
+    )
+    scores = np.asarray(probe(asked))
+    assert np.isfinite(scores[:2]).all() and np.isneginf(scores[2:]).all()
