@@ -39,7 +39,7 @@ def write_demo_checkpoint(folder: Path, corpus: list[str], seed: int = 0) -> Non
 def train_tokenizer(corpus: list[str]) -> Tokenizer:
     """A byte-fallback BPE tokenizer of Llama's form."""
     tokenizer = Tokenizer(BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.normalizer = normalizers.Sequence(  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.normalizer = normalizers.Sequence(  # pyright: ignore[reportAttributeAccessIssue] - its stub has no setter
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
     special = ["<unk>", "<s>", "</s>"]
@@ -56,7 +56,7 @@ def train_tokenizer(corpus: list[str]) -> Tokenizer:
     plain = Tokenizer(BPE(unk_token="<unk>"))
     plain.train_from_iterator(words, trainer)
     model = json.loads(plain.to_str())["model"]
-    tokenizer.model = BPE(  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.model = BPE(  # pyright: ignore[reportAttributeAccessIssue] - its stub has no setter
         vocab=model["vocab"],
         merges=[tuple(merge) for merge in model["merges"]],
         unk_token="<unk>",
@@ -64,10 +64,10 @@ def train_tokenizer(corpus: list[str]) -> Tokenizer:
         fuse_unk=True,
     )
     tokenizer.add_special_tokens([*special, "<image>"])
-    tokenizer.post_processor = TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.post_processor = TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue] - its stub has no setter
         single="<s> $A", special_tokens=[("<s>", 1)]
     )
-    tokenizer.decoder = decoders.Sequence(  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.decoder = decoders.Sequence(  # pyright: ignore[reportAttributeAccessIssue] - its stub has no setter
         [
             decoders.Replace("▁", " "),
             decoders.ByteFallback(),

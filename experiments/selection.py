@@ -75,7 +75,7 @@ class Selection:
         """
         if self.data is not None:
             # tensorflow_datasets takes a second to import, which one question need not wait for.
-            from flowjax.data.tvbench import read_tvbench  # noqa: PLC0415
+            from flowjax.data.tvbench import read_tvbench  # noqa: PLC0415 - see above
 
             return read_tvbench(self.data, self.tasks, self.limit)
         assert self.video is not None and self.question is not None

@@ -6,11 +6,7 @@ batches.py  what the models are trained on
 stages.py   what each stage minimises
 make.py     `flowjax make-shapes`
 leaks.py    what of the benchmark is answered without its videos
+judge.py    accuracy of a trained pair, and the leaks, for its model card
 
-`python -m experiments.train_shapes` trains both. pair/ holds them, with their model card.
+`python -m experiments.train_shapes` trains both. No trained pair is shipped yet.
 """
-
-from pathlib import Path
-
-PAIR = Path(__file__).parent / "pair"
-"""Folder of the two checkpoints, `image` and `video`."""

@@ -127,7 +127,7 @@ class Texts:
         which it learns much later where it must know the answer first.
         """
         count = min(len(pool), int(rng.integers(2, 5)))
-        options = [pool[index] for index in rng.permutation(len(pool))[:count]]
+        options = [pool[int(index)] for index in rng.permutation(len(pool))[:count]]
         stem = f"Which option is {options[0]}?"
         return self.choice(ask.multiple_choice(stem, options, options[0], rng))
 

@@ -16,7 +16,6 @@ from typing import Any
 from convert.run import convert
 from experiments.evaluate import accuracies, evaluate
 from experiments.printing import print_table
-from experiments.shapes import PAIR
 from experiments.shapes.leaks import measure
 from flowjax.compilation import use_persistent_cache
 from flowjax.data.frame_order import ORDERS
@@ -78,7 +77,7 @@ def show(found: dict[str, Any]) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Judge the shapes pair.")
-    parser.add_argument("pair", type=Path, nargs="?", default=PAIR)
+    parser.add_argument("pair", type=Path, help="folder with the checkpoints image and video")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--per-task", type=int, default=PER_TASK)
     arguments = parser.parse_args()

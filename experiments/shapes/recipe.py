@@ -52,4 +52,4 @@ class Recipe:
     def schedule(self, stage: str) -> Schedule:
         """Of one of `STAGES`."""
         schedules = (self.text, self.vision, self.image, self.video)
-        return dict(zip(STAGES, schedules, strict=True))[stage]
+        return schedules[STAGES.index(stage)]

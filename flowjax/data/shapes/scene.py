@@ -115,12 +115,6 @@ def tracks(scene: Scene, times: Float[np.ndarray, " times"]) -> Tracks:
     return Tracks(background, x, y, radius, visible, shape, colour)
 
 
-def stacked_tracks(scenes: Sequence[Scene], times: Float[np.ndarray, " times"]) -> Tracks:
-    """The tracks of several scenes, on a leading axis."""
-    every = [tracks(scene, times) for scene in scenes]
-    return Tracks(*(np.stack(part) for part in zip(*every, strict=True)))
-
-
 def apart(thing: Thing, others: Sequence[Thing]) -> bool:
     """Whether a thing stays inside the frame and clear of the others at all times."""
     left, top, right, bottom = thing.box
