@@ -120,11 +120,9 @@ def train(
     devices = Mesh(np.array(jax.devices()[:1]), (DATA,)) if mesh is None else mesh
     whole, divided = PartitionSpec(), PartitionSpec(DATA)
 
-    def gradient(parameters: Parameters, batch: Batch, key: jax.Array) -> tuple[Parameters, Sums]:
+    def gradient(parameters: Parameters, batch: Batch, keys: jax.Array) -> tuple[Parameters, Sums]:
         """Of the sums over one device's examples, `micro` at a time; then over all devices."""
-        key = jax.random.fold_in(key, jax.lax.axis_index(DATA))
         parts = jax.tree.map(lambda leaf: leaf.reshape(-1, micro, *leaf.shape[1:]), batch)
-        keys = jax.random.split(key, len(jax.tree.leaves(parts)[0]))
 
         def summed(parameters: Parameters, part: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
             sums = loss_of(parameters, part, key)
@@ -143,14 +141,15 @@ def train(
         return jax.lax.psum(total, DATA)
 
     over_devices = jax.shard_map(
-        gradient, mesh=devices, in_specs=(whole, divided, whole), out_specs=whole, check_vma=False
+        gradient, mesh=devices, in_specs=(whole, divided, divided), out_specs=whole, check_vma=False
     )
 
     @jax.jit
     def step(
         parameters: Parameters, state: optax.OptState, batch: Batch, key: jax.Array
     ) -> tuple[Parameters, optax.OptState, dict[str, jax.Array]]:
-        slope, sums = over_devices(parameters, batch, key)
+        keys = jax.random.split(key, len(jax.tree.leaves(batch)[0]) // micro)
+        slope, sums = over_devices(parameters, batch, keys)
         slope = jax.tree.map(lambda leaf: leaf / jnp.maximum(sums.weight, 1e-6), slope)
         updates, state = optimizer.update(slope, state, parameters)
         means = {
