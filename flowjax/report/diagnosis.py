@@ -1,6 +1,5 @@
 """Failure diagnosis: shares of wrong and right answers that a cut of cross-frame edges changes."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 
 from flowjax.report.canvas import Line, draw_lines, head, legend, save_figure, tidy
 from flowjax.report.figures import COLOURS
-from flowjax.report.statistics import Interval, proportion_interval
+from flowjax.report.statistics import Interval, difference_interval, proportion_interval
 
 GROUPS = ("wrong", "right")
 
@@ -112,17 +111,6 @@ def shares(found: Diagnosed) -> list[Share]:
         difference = difference_interval(wrong, right) if wrong and right else None
         out.append(Share(case, hits, share, difference))
     return out
-
-
-def difference_interval(a: Interval, b: Interval) -> Interval:
-    """Share a - share b of two separate groups, from their score intervals.
-
-    Newcombe 1998 (Statistics in Medicine 17, 873-890), method 10.
-    """
-    mean = a.mean - b.mean
-    low = mean - math.hypot(a.mean - a.low, b.high - b.mean)
-    high = mean + math.hypot(a.high - a.mean, b.mean - b.low)
-    return Interval(a.n + b.n, mean, low, high)
 
 
 def draw_diagnosis(table: pa.Table, folder: Path) -> list[Path]:

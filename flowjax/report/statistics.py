@@ -128,6 +128,17 @@ def proportion_interval(hits: int, n: int, *, confidence: float = 0.95) -> Inter
     return Interval(n, share, low, high)
 
 
+def difference_interval(a: Interval, b: Interval) -> Interval:
+    """Share a - share b of two separate groups, from their score intervals.
+
+    Newcombe 1998 (Statistics in Medicine 17, 873-890), method 10.
+    """
+    mean = a.mean - b.mean
+    low = mean - math.hypot(a.mean - a.low, b.high - b.mean)
+    high = mean + math.hypot(a.high - a.mean, b.mean - b.low)
+    return Interval(a.n + b.n, mean, low, high)
+
+
 def rank_correlation(a: Shaped[np.ndarray, " n"], b: Shaped[np.ndarray, " m"]) -> float:
     """Spearman's rank correlation, -1 to 1; equal values share the mean of their ranks.
 

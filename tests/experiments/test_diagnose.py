@@ -8,8 +8,8 @@ from experiments.diagnose import SCHEMA
 from flowjax.data.tvbench import read_tvbench
 from flowjax.edges import Edge, Knockout
 from flowjax.models.checkpoint import load_model
-from flowjax.report.diagnosis import Diagnosed, difference_interval, draw_diagnosis, shares
-from flowjax.report.statistics import proportion_interval
+from flowjax.report.diagnosis import Diagnosed, draw_diagnosis, shares
+from flowjax.report.statistics import difference_interval, proportion_interval
 from flowjax.sweep.reference import full_forwards
 from flowjax.sweep.sample import embed, prepare
 
