@@ -23,7 +23,7 @@ from flowjax.edges import causal_mask
 from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.models.decoder import Decoder
 from flowjax.progress import Advance
-from flowjax.report.statistics import Interval, bootstrap_mean
+from flowjax.report.statistics import Interval, proportion_interval
 from flowjax.sweep.answers import Embedded
 from flowjax.sweep.each_sample import Results, each_sample
 from flowjax.sweep.plan import round_up
@@ -145,10 +145,8 @@ def accuracies(table: pa.Table) -> list[Accuracy]:
     found = []
     for task in table["task"].unique().to_pylist():
         rows = table.filter(pc.field("task") == task)
-        correct = rows["correct"].to_numpy(zero_copy_only=False).astype(np.float64)
-        mean, low, high = (float(value) for value in bootstrap_mean(correct))
-        chance = float(np.mean(1 / rows["options"].to_numpy()))
-        found.append(Accuracy(task, Interval(len(correct), mean, low, high), chance))
+        interval = proportion_interval(sum(rows["correct"].to_pylist()), rows.num_rows)
+        found.append(Accuracy(task, interval, float(np.mean(1 / rows["options"].to_numpy()))))
     return found
 
 
