@@ -3,7 +3,7 @@
 import functools
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +88,7 @@ def train(
     micro: int,
     save_every: int,
     log_every: int,
+    frozen: Collection[str] = (),
     stop_at: int | None = None,
     mesh: Mesh | None = None,
 ) -> Parameters:
@@ -106,6 +107,7 @@ def train(
         micro: examples that a device computes at a time; the gradients are added up.
         save_every: steps between checkpoints.
         log_every: steps between log lines, whose metrics are those of that step.
+        frozen: parts of the parameters, by the names at their top, that stay as they are.
         stop_at: stop after this step, as if killed.
         mesh: its axis `data` divides the batch; parameters are whole on every device. None: one
             device.
@@ -125,7 +127,7 @@ def train(
         parts = jax.tree.map(lambda leaf: leaf.reshape(-1, micro, *leaf.shape[1:]), batch)
 
         def summed(parameters: Parameters, part: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
-            sums = loss_of(parameters, part, key)
+            sums = loss_of(_on(frozen, jax.lax.stop_gradient, parameters), part, key)
             return sums.loss, sums
 
         def add(
@@ -152,6 +154,7 @@ def train(
         slope, sums = over_devices(parameters, batch, keys)
         slope = jax.tree.map(lambda leaf: leaf / jnp.maximum(sums.weight, 1e-6), slope)
         updates, state = optimizer.update(slope, state, parameters)
+        updates = _on(frozen, jnp.zeros_like, updates)
         means = {
             name: total / jnp.maximum(weight, 1e-6)
             for name, (total, weight) in sums.metrics.items()
@@ -190,6 +193,15 @@ def train(
                 if (number + 1) % save_every == 0 or number + 1 == schedule.steps:
                     manager.save(number + 1, args=ocp.args.StandardSave((parameters, state)))
     return parameters
+
+
+def _on(
+    names: Collection[str], change: Callable[[jax.Array], jax.Array], tree: Parameters
+) -> Parameters:
+    """Change the leaves under some of the names at the top of a tree."""
+    return jax.tree.map_with_path(
+        lambda path, leaf: change(leaf) if getattr(path[0], "key", None) in names else leaf, tree
+    )
 
 
 def _log(path: Path, step: int, metrics: dict[str, np.ndarray]) -> None:

@@ -90,6 +90,12 @@ def test_only_kernels_decay(tmp_path):
     np.testing.assert_array_equal(after["bias"], 1)
 
 
+def test_a_frozen_part_stays(tmp_path):
+    out = run(tmp_path / "run", frozen=("kernel",))
+    np.testing.assert_array_equal(out["kernel"], parameters()["kernel"])
+    assert float(np.abs(out["bias"]).min()) > 0
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
     def broken(parameters, batch, key):
         sums = loss_of(parameters, batch, key)
