@@ -6,8 +6,8 @@ Four stages, each of which goes on where it was killed:
 
     text     questions that name their answer: finding an option's letter
     vision   the vision tower and the projector, with targets for every pooled token
-    image    questions about single frames: the image model
-    video    questions about videos and captions, from the image model: the video model
+    image    the decoder, with questions about single frames: the image model
+    video    the decoder, with questions about videos and captions: the video model
 
 OUT/image-model and OUT/video-model are checkpoints in Hugging Face format, in bfloat16.
 """
@@ -35,7 +35,10 @@ from flowjax.models.sharding import DATA
 from flowjax.train.loop import Parameters, train
 
 MODELS = ("image", "video")
-"""Stages whose parameters are a model of the pair."""
+"""Stages whose parameters are a model of the pair; they train the decoder alone."""
+
+FROZEN = ("vision", "projector")
+"""In those stages: what the vision stage taught is soon lost where nothing asks for it yet."""
 
 VISION_MICRO = 8
 """Frames computed at a time in the vision stage: what the projector takes for one video."""
@@ -87,6 +90,7 @@ def run(
             micro=VISION_MICRO if vision else 1,
             save_every=recipe.save_every,
             log_every=recipe.log_every,
+            frozen=FROZEN if stage in MODELS else (),
             stop_at=stop_at,
             mesh=devices,
         )

@@ -30,6 +30,9 @@ VIDEO_FRAMES = benchmark.FRAMES
 """Frames of the benchmark's videos."""
 
 END = "</s>"
+COMPANY = 0.5
+"""Probability of one more thing in a scene than what is asked about, where there is company."""
+
 NOISE = 4.0
 """Standard deviation of the noise on training frames, of 255, in place of H.264's."""
 
@@ -177,24 +180,31 @@ def draw_drills(texts: Texts, size: int, *, seed: int, step: int) -> Packed:
     return Packed(*(np.stack(part) for part in zip(*packed, strict=True)))
 
 
-def draw_frames(size: int, *, seed: int, step: int, company: float) -> Tracks:
-    """Single frames of `size` scenes, for the step of the vision stage."""
+def draw_frames(size: int, *, seed: int, step: int, alone: bool) -> Tracks:
+    """Single frames of `size` scenes, for the step of the vision stage.
+
+    alone: nothing moves in company, but still things are as many as ever.
+    """
     rng = np.random.default_rng([seed, STAGES.index("vision"), step])
     every = []
-    for scene, _ in _draw_scenes(rng, "image", size, company):
+    for scene, _ in _draw_scenes(rng, "image", size, company=not alone):
         every.append(tracks(scene, rng.random(1, dtype=np.float32)))
     return Tracks(*(np.stack(part) for part in zip(*every, strict=True)))
 
 
 def draw_examples(
-    texts: Texts, stage: str, size: int, *, seed: int, step: int, company: float
+    texts: Texts, stage: str, size: int, *, seed: int, step: int, alone: bool
 ) -> Examples:
-    """The batch of a step: `size` scenes, each with questions and, of videos, a caption."""
+    """The batch of a step: `size` scenes, each with questions and, of videos, a caption.
+
+    alone: scenes have nothing but what they are made to ask about.
+    """
     rng = np.random.default_rng([seed, STAGES.index(stage), step])
     video = stage == "video"
     prefix = texts.prefix
     scenes, packed, words = [], [], []
-    for scene, main in _draw_scenes(rng, stage, size, company):
+    crowd = 1 if alone else MOST
+    for scene, main in _draw_scenes(rng, stage, size, company=not alone, crowd=crowd):
         if video:
             times = np.clip(frame_times(texts.config.frames) + rng.uniform(-0.02, 0.02), 0, 1)
             times = times.astype(np.float32)
@@ -211,11 +221,11 @@ def draw_examples(
 
 
 def _draw_scenes(
-    rng: np.random.Generator, stage: str, size: int, company: float
+    rng: np.random.Generator, stage: str, size: int, *, company: bool, crowd: int = MOST
 ) -> Iterator[tuple[Scene, Question]]:
     names, weights = zip(*MIX[stage].items(), strict=True)
     for task in rng.choice(len(names), size, p=np.array(weights) / sum(weights)):
-        draw = Draw(rng, test=False, company=company)
+        draw = Draw(rng, test=False, company=COMPANY if company else 0.0, crowd=crowd)
         yield draw_question(names[task], draw, int(rng.integers(1 << 20)))
 
 

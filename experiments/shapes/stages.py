@@ -30,9 +30,6 @@ from flowjax.train.loop import LossOf, Parameters, Sums
 from flowjax.train.loss import TokenLoss, token_loss
 from flowjax.train.packing import Packed
 
-COMPANY = 0.5
-"""Probability of one more thing in a scene than what is asked about, after the easy part."""
-
 
 class DenseHeads(nnx.Module):
     """Linear readings of pooled tokens, used in the vision stage only."""
@@ -97,16 +94,12 @@ class Training:
             return draw_drills(self.texts, self.recipe.batch, seed=self.seed, step=step)
 
         def frames(step: int) -> Tracks:
-            company = 0.0 if step < easy else COMPANY
             size = self.recipe.vision_batch
-            return draw_frames(size, seed=self.seed, step=step, company=company)
+            return draw_frames(size, seed=self.seed, step=step, alone=step < easy)
 
         def examples(step: int) -> Examples:
-            company = 0.0 if step < easy else COMPANY
-            size = self.recipe.batch
-            return draw_examples(
-                self.texts, stage, size, seed=self.seed, step=step, company=company
-            )
+            size, alone = self.recipe.batch, step < easy
+            return draw_examples(self.texts, stage, size, seed=self.seed, step=step, alone=alone)
 
         return {"text": drills, "vision": frames}.get(stage, examples)
 

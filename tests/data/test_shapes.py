@@ -69,6 +69,14 @@ def test_answers_and_letters_are_balanced(task):
         assert len(set(question.options)) == len(question.options)
 
 
+@pytest.mark.parametrize("task", ["image_colour", "image_shape", "image_position"])
+def test_a_crowd_is_bounded(task):
+    for crowd, counts in ((1, {1}), (2, {1, 2})):
+        draw = Draw(np.random.default_rng(0), test=False, company=0.0, crowd=crowd)
+        scenes = [draw_question(task, draw, turn)[0] for turn in range(24)]
+        assert {len(scene.things) for scene in scenes} == counts
+
+
 def test_every_motion_is_its_opposite_backwards():
     for motion, opposite in OPPOSITE.items():
         forward = frames(Scene((thing(motion),), ("grey",)), 9, 32)

@@ -155,7 +155,7 @@ def test_words_are_known_once_frames_tell_them(texts):
 
 @pytest.mark.parametrize("stage", list(MIX))
 def test_batches_follow_from_the_step_and_hold_answers(texts, stage):
-    make = [draw_examples(texts, stage, 3, seed=1, step=step, company=0.5) for step in (4, 4, 5)]
+    make = [draw_examples(texts, stage, 3, seed=1, step=step, alone=False) for step in (4, 4, 5)]
     jax.tree.map(np.testing.assert_array_equal, make[0], make[1])
     assert (make[0].packed.ids != make[2].packed.ids).any()
     for ids, segment, weight, target in zip(
@@ -188,7 +188,7 @@ def test_drills_name_their_answer(texts):
 
 
 def test_single_frames_have_one_time():
-    batch = draw_frames(5, seed=0, step=0, company=0.5)
+    batch = draw_frames(5, seed=0, step=0, alone=False)
     assert batch.x.shape == (5, 4, 1) and batch.background.shape == (5, 1, 3)
 
 

@@ -28,11 +28,13 @@ class Draw:
     test: whether the thing that is asked about, if it is not still, has a held-out combination of
         colour, shape and motion; otherwise nothing in the scene has one.
     company: probability of one more thing than the question is about.
+    crowd: most things of a scene where all are still and their number is not asked for.
     """
 
     rng: np.random.Generator
     test: bool
     company: float = 0.5
+    crowd: int = MOST
 
     def one_of(self, names: Sequence[str]) -> str:
         """Any of them."""
@@ -161,14 +163,14 @@ def object_count(draw: Draw, answer: int) -> tuple[Scene, ask.Ask]:
 def image_colour(draw: Draw, answer: int) -> tuple[Scene, ask.Ask]:
     """The colour of a thing of a given shape."""
     del answer
-    things = _still_things(draw, int(draw.rng.integers(1, MOST + 1)))
+    things = _still_things(draw, _number(draw, MOST))
     return _on_one_background(draw, things), ask.ask_colour(things[0], draw.rng)
 
 
 def image_shape(draw: Draw, answer: int) -> tuple[Scene, ask.Ask]:
     """The shape of a thing of a given colour."""
     while True:
-        things = _still_things(draw, int(draw.rng.integers(1, MOST + 1)))
+        things = _still_things(draw, _number(draw, MOST))
         if things[0].shape == SHAPES[answer % 4]:
             return _on_one_background(draw, things), ask.ask_shape(things[0])
 
@@ -176,7 +178,7 @@ def image_shape(draw: Draw, answer: int) -> tuple[Scene, ask.Ask]:
 def image_position(draw: Draw, answer: int) -> tuple[Scene, ask.Ask]:
     """In which quarter of the frame a thing is."""
     while True:
-        things = _still_things(draw, int(draw.rng.integers(1, MOST)))
+        things = _still_things(draw, _number(draw, MOST - 1))
         if ask.distinct_place(things[0]) and ask.place_of(things[0]) == ask.PLACES[answer % 4]:
             return _on_one_background(draw, things), ask.ask_place(things[0])
 
@@ -189,9 +191,13 @@ def image_count(draw: Draw, answer: int) -> tuple[Scene, ask.Ask]:
 
 def image_background(draw: Draw, answer: int) -> tuple[Scene, ask.Ask]:
     """The colour of the background."""
-    things = _still_things(draw, int(draw.rng.integers(1, MOST + 1)))
+    things = _still_things(draw, _number(draw, MOST))
     scene = Scene(tuple(things), (list(BACKGROUNDS)[answer % 4],))
     return scene, ask.ask_background(scene)
+
+
+def _number(draw: Draw, most: int) -> int:
+    return int(draw.rng.integers(1, min(most, draw.crowd) + 1))
 
 
 def _still_things(draw: Draw, count: int) -> list[Thing]:
