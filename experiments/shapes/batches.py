@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from experiments.shapes.recipe import STAGES
-from flowjax.data.prompt import Question, VideoShape
+from flowjax.data.prompt import Prompt, Question, VideoShape
 from flowjax.data.shapes import benchmark
 from flowjax.data.shapes import questions as ask
 from flowjax.data.shapes.paint import paint
@@ -30,6 +30,9 @@ VIDEO_FRAMES = benchmark.FRAMES
 """Frames of the benchmark's videos."""
 
 END = "</s>"
+TRUE = "▁best"
+"""What is learned to follow a true option, in place of the line's end."""
+
 COMPANY = 0.5
 """Probability of one more thing in a scene than what is asked about, where there is company."""
 
@@ -85,11 +88,13 @@ class Texts:
     """Turns questions into tokens, as the model's prompt has them.
 
     length: positions of a packed sequence.
+    verdict: weight of saying of every option of a question about a scene whether it is true.
     """
 
     tokenizer: Tokenizer
     config: VideoLLMConfig
     length: int
+    verdict: float
 
     @property
     def video_position(self) -> Int[np.ndarray, " video"]:
@@ -100,29 +105,41 @@ class Texts:
     @property
     def prefix(self) -> Int[np.ndarray, " prefix"]:
         """The text before the video, and the video's positions."""
-        before, _ = self._split(Question("What?", ()), "")
+        ids = self._encode(Question("What?", ()), "")[1].ids
+        before = ids[: ids.index(self.config.placeholder)]
         assert self.config.tokens_per_frame is not None
         video = self.config.frames * self.config.tokens_per_frame
         return np.array([*before, *[self.config.placeholder] * video], np.int32)
 
-    def choice(self, question: Question) -> Segment:
-        """A multiple-choice question; the letter of its answer is learned."""
+    def choice(self, question: Question, verdict: float = 0.0) -> Segment:
+        """A multiple-choice question; the letter of its answer is learned.
+
+        verdict: weight of the loss of saying after every option whether it is the true one.
+        """
         assert question.answer is not None
-        _, ids = self._split(question, question.answer)
-        learned = np.zeros(len(ids), np.float32)
+        prompt, encoding = self._encode(question, question.answer)
+        ids = np.array(encoding.ids, np.int32)
+        wanted, learned = ids.copy(), np.zeros(len(ids), np.float32)
         learned[-1] = 1
-        return Segment(np.array(ids, np.int32), learned)
+        ends = [stop for _, stop in encoding.offsets]
+        for span in prompt.spans:
+            if verdict and span.cell.startswith("option_"):
+                after = ends.index(span.stop) + 1
+                learned[after] = verdict
+                if span.cell == prompt.true_option:
+                    wanted[after] = self.tokenizer.token_to_id(TRUE)
+        return self._after_video(ids, wanted, learned)
 
     def open(self, stem: str, answer: str, weight: float = 1.0) -> Segment:
         """A question without options; its answer and the end token are learned."""
         question = Question(stem, ())
-        _, asked = self._split(question, "")
-        _, ids = self._split(question, f" {answer}{END}")
+        asked = len(self._encode(question, "")[1])
+        ids = np.array(self._encode(question, f" {answer}{END}")[1].ids, np.int32)
         learned = np.zeros(len(ids), np.float32)
-        learned[len(asked) :] = weight
-        return Segment(np.array(ids, np.int32), learned)
+        learned[asked:] = weight
+        return self._after_video(ids, ids, learned)
 
-    def drill(self, pool: Sequence[str], rng: np.random.Generator) -> Segment:
+    def drill(self, pool: Sequence[str], rng: np.random.Generator, verdict: float = 0.0) -> Segment:
         """A question that names one of its two to four options.
 
         It needs no video. A model that answers such questions has learned that options check
@@ -132,7 +149,7 @@ class Texts:
         count = min(len(pool), int(rng.integers(2, 5)))
         options = [pool[int(index)] for index in rng.permutation(len(pool))[:count]]
         stem = f"Which option is {options[0]}?"
-        return self.choice(ask.multiple_choice(stem, options, options[0], rng))
+        return self.choice(ask.multiple_choice(stem, options, options[0], rng), verdict)
 
     def words(
         self, scene: Scene, times: Float[np.ndarray, " times"], *, acts: bool
@@ -154,12 +171,20 @@ class Texts:
             word[index] = token
         return word, known
 
-    def _split(self, question: Question, answer: str) -> tuple[list[int], list[int]]:
-        """Token ids of the answered prompt, before and after the video's placeholder."""
-        text = pllava.prompt(self.config, question, VideoShape((), ())).text
-        ids = self.tokenizer.encode(text + answer).ids
-        at = ids.index(self.config.placeholder)
-        return ids[:at], ids[at + 1 :]
+    def _encode(self, question: Question, answer: str) -> tuple[Prompt, Encoding]:
+        """The prompt and the tokens of it and an answer."""
+        prompt = pllava.prompt(self.config, question, VideoShape((), ()))
+        return prompt, self.tokenizer.encode(prompt.text + answer)
+
+    def _after_video(
+        self,
+        ids: Int[np.ndarray, " n"],
+        wanted: Int[np.ndarray, " n"],
+        learned: Float[np.ndarray, " n"],
+    ) -> Segment:
+        """What comes after the video's placeholder."""
+        start = int(np.flatnonzero(ids == self.config.placeholder)[0]) + 1
+        return Segment(ids[start:], wanted[start:], learned[start:])
 
 
 def frame_times(frames: int) -> Float[np.ndarray, " frames"]:
@@ -237,12 +262,12 @@ def _segments(
     moving = [one for one in order if one[0] == main.stem]
     order = moving + [one for one in order if one[0] != main.stem]
     segments = [
-        texts.choice(ask.multiple_choice(stem, options, true, rng))
+        texts.choice(ask.multiple_choice(stem, options, true, rng), texts.verdict)
         for stem, options, true in order[:CHOICES]
     ]
     opened = [texts.open(stem, true) for stem, _, true in order[:OPEN]]
     pool = sorted({option for _, options, _ in order for option in options})
-    named = texts.drill(pool, rng)
+    named = texts.drill(pool, rng, texts.verdict)
     described = [texts.open("Describe the video.", ask.caption(scene), 0.3)] if video else []
     return [*segments[:1], *opened[:1], *described, named, *opened[1:], *segments[1:]]
 

@@ -22,6 +22,7 @@ class Recipe:
     chunk: rows of attention computed at a time.
     alone: share of a stage's steps in which a scene has nothing but what is asked about.
     word_weight: of the loss of saying at a video token what lies there (0: none).
+    verdict_weight: of the loss of saying after an option whether it is the true one (0: none).
     save_every, log_every: steps.
     """
 
@@ -42,10 +43,11 @@ class Recipe:
     chunk: int = 96
     text: Schedule = field(default_factory=lambda: _schedule(1000, 2e-3, 100))
     vision: Schedule = field(default_factory=lambda: _schedule(2500, 2e-3, 100))
-    image: Schedule = field(default_factory=lambda: _schedule(1500, 1.5e-3, 100))
-    video: Schedule = field(default_factory=lambda: _schedule(5000, 1.5e-3, 300))
+    image: Schedule = field(default_factory=lambda: _schedule(1200, 1.5e-3, 100))
+    video: Schedule = field(default_factory=lambda: _schedule(3600, 1.5e-3, 300))
     alone: float = 0.25
     word_weight: float = 0.1
+    verdict_weight: float = 0.5
     save_every: int = 250
     log_every: int = 25
 

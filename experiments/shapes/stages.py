@@ -161,6 +161,7 @@ class Training:
                 kinds = {
                     "letters": letter,
                     "open": (weight == 1) & ~letter & ~video,
+                    "verdicts": (weight == self.texts.verdict) & ~video,
                     "words": video & (weight > 0),
                 }
                 metrics = {

@@ -28,10 +28,12 @@ Numbers = np.ndarray | jax.Array
 class Segment(NamedTuple):
     """Text that goes on from the prefix, and what is learned of it.
 
-    ids: int32 [n]. learned: [n], weight of the loss of predicting each of them from those before.
+    ids: int32 [n]. wanted: int32 [n], what is to be predicted from the tokens before each of them;
+    where nothing else is asked for, the token itself. learned: [n], weight of that loss.
     """
 
     ids: Int[np.ndarray, " n"]
+    wanted: Int[np.ndarray, " n"]
     learned: Float[np.ndarray, " n"]
 
 
@@ -39,8 +41,8 @@ class Packed(NamedTuple):
     """One sequence, or a batch of them on a leading axis.
 
     ids: int32 [n]; at the positions of the video, anything. segment: int32 [n], 0 for the prefix,
-    -1 for padding. position: int32 [n], for rotary embedding. target: int32 [n], the token after
-    each position in its own text. weight: float32 [n], of its loss.
+    -1 for padding. position: int32 [n], for rotary embedding. target: int32 [n], what each
+    position is to predict. weight: float32 [n], of its loss.
     """
 
     ids: Int[Numbers, "*batch n"]
@@ -64,7 +66,7 @@ def pack(prefix: Int[np.ndarray, " p"], segments: Sequence[Segment], length: int
     weight = np.zeros(length, np.float32)
     end = len(prefix)
     ids[:end], position[:end], segment[:end] = prefix, np.arange(end), 0
-    for index, (own, learned) in enumerate(segments, 1):
+    for index, (own, wanted, learned) in enumerate(segments, 1):
         start, stop = end, end + len(own)
         if learned[0]:
             raise FlowjaxError("the first token of a segment cannot be learned")
@@ -72,7 +74,7 @@ def pack(prefix: Int[np.ndarray, " p"], segments: Sequence[Segment], length: int
             continue
         ids[start:stop], segment[start:stop] = own, index
         position[start:stop] = len(prefix) + np.arange(len(own))
-        target[start : stop - 1], weight[start : stop - 1] = own[1:], learned[1:]
+        target[start : stop - 1], weight[start : stop - 1] = wanted[1:], learned[1:]
         end = stop
     if end == len(prefix):
         raise FlowjaxError(f"no segment fits beside a prefix of {end} in {length} positions")

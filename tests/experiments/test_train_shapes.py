@@ -11,6 +11,7 @@ from flax import nnx
 from convert.run import convert
 from experiments.shapes.batches import (
     MIX,
+    TRUE,
     Texts,
     dense_targets,
     draw_drills,
@@ -54,7 +55,9 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def texts(tokenizer):
-    return Texts(tokenizer, model_config(Recipe(), tokenizer), Recipe().length)
+    return Texts(
+        tokenizer, model_config(Recipe(), tokenizer), Recipe().length, Recipe().verdict_weight
+    )
 
 
 def scene():
@@ -103,7 +106,7 @@ def test_a_trained_question_is_the_prompt_that_is_asked(trained, tmp_path):
     """Token for token, with the video's positions in the same places."""
     convert(trained[0] / "video-model", tmp_path / "model")
     loaded = load_model(tmp_path / "model")
-    texts = Texts(loaded.tokenizer, loaded.config, TINY.length)
+    texts = Texts(loaded.tokenizer, loaded.config, TINY.length, 0.0)
     question = Question("In which direction does the red circle move?", ("left", "right"), "A")
     write_mp4(tmp_path / "v.mp4", frames(scene(), FRAMES, SIZE), FPS)
     prepared = prepare(loaded, Sample("s", "t", tmp_path / "v.mp4", question))
@@ -167,10 +170,24 @@ def test_batches_follow_from_the_step_and_hold_answers(texts, stage):
             learned = np.flatnonzero((segment == number) & (weight > 0))
             text = texts.tokenizer.decode(ids[segment == number].tolist())
             if "Options:" in text:
-                assert texts.tokenizer.id_to_token(int(target[learned[0]])) in "ABCD"
-                assert len(learned) == 1
+                assert texts.tokenizer.id_to_token(int(target[learned[-1]])) in "ABCD"
+                verdicts = [texts.tokenizer.id_to_token(int(target[at])) for at in learned[:-1]]
+                assert verdicts.count(TRUE) == 1 and len(verdicts) == text.count("\n(")
             else:
                 assert texts.tokenizer.id_to_token(int(target[learned[-1]])) == "</s>"
+
+
+def test_options_are_told_from_the_true_one(texts):
+    question = Question("In which direction does it move?", ("left", "right", "up"), "B")
+    ids, wanted, learned = texts.choice(question, verdict=0.5)
+    names = [texts.tokenizer.id_to_token(int(token)) for token in ids]
+    after = [names.index(option) + 1 for option in ("▁left", "▁right", "▁up")]
+    assert np.flatnonzero(learned == 0.5).tolist() == after
+    assert texts.tokenizer.id_to_token(int(wanted[after[1]])) == TRUE
+    wanted[after[1]] = ids[after[1]]
+    np.testing.assert_array_equal(wanted, ids)
+    assert learned[-1] == 1 and names[-1] == "B" and learned.sum() == 2.5
+    assert texts.choice(question).learned.sum() == 1
 
 
 def test_drills_name_their_answer(texts):

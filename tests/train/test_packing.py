@@ -20,7 +20,8 @@ PREFIX = np.arange(7, dtype=np.int32)
 
 
 def segment(*ids, learned):
-    return Segment(np.array(ids, np.int32), np.array(learned, np.float32))
+    own = np.array(ids, np.int32)
+    return Segment(own, own, np.array(learned, np.float32))
 
 
 SEGMENTS = [
@@ -59,7 +60,7 @@ def test_packed_losses_are_those_of_each_question_alone():
     found = token_loss(
         decoder, decoder.embedding(jnp.asarray(packed.ids)), packed, segments=4, chunk=6
     )
-    for index, (ids, learned) in enumerate(SEGMENTS, 1):
+    for index, (ids, _, learned) in enumerate(SEGMENTS, 1):
         alone = np.concatenate([PREFIX, ids])
         trace = decoder(
             decoder.embedding(jnp.asarray(alone)),
