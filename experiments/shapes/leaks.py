@@ -27,7 +27,7 @@ from flowjax.data.shapes.scene import Numbers, tracks
 from flowjax.data.shapes.tasks import Draw, draw_question
 from flowjax.data.tvbench import read_tvbench
 from flowjax.data.video import read_frames
-from flowjax.report.statistics import Interval, bootstrap_mean
+from flowjax.report.statistics import Interval, proportion_interval
 
 SIZE, PATCH, WIDTH = 48, 8, 64
 OPTIONS = 4
@@ -219,5 +219,4 @@ def _right(probe: Probe, asked: Asked) -> Float[np.ndarray, " n"]:
 
 
 def _interval(right: Float[np.ndarray, " n"]) -> Interval:
-    mean, low, high = (float(value) for value in bootstrap_mean(right))
-    return Interval(len(right), mean, low, high)
+    return proportion_interval(int(right.sum()), len(right))
