@@ -2,13 +2,12 @@
 
     python -m experiments.train_shapes OUT --seed 0
 
-Five stages, each of which goes on where it was killed:
+Four stages, each of which goes on where it was killed:
 
     text     questions that name their answer: finding an option's letter
     vision   the vision tower and the projector, with targets for every pooled token
     image    the decoder, with questions about single frames: the image model
-    video    the decoder, with questions about videos and captions
-    hard     the same with more of what is learned last: the video model
+    video    the decoder, with questions about videos and captions: the video model
 
 OUT/image-model and OUT/video-model are checkpoints in Hugging Face format, in bfloat16.
 """
@@ -35,11 +34,8 @@ from flowjax.compilation import use_persistent_cache
 from flowjax.models.sharding import DATA
 from flowjax.train.loop import Parameters, train
 
-MODELS = {"image": "image", "hard": "video"}
-"""Stages that end with a model of the pair, and its name."""
-
-ASKED = ("image", "video", "hard")
-"""Stages that ask about scenes; they train the decoder alone."""
+MODELS = ("image", "video")
+"""Stages whose parameters are a model of the pair; they train the decoder alone."""
 
 FROZEN = ("vision", "projector")
 """In those stages: what the vision stage taught is soon lost where nothing asks for it yet."""
@@ -95,7 +91,7 @@ def run(
             micro=VISION_MICRO if vision else 1,
             save_every=recipe.save_every,
             log_every=recipe.log_every,
-            frozen=FROZEN if stage in ASKED else (),
+            frozen=FROZEN if stage in MODELS else (),
             stop_at=stop_at,
             mesh=devices,
         )
@@ -105,9 +101,8 @@ def run(
         finished[stage] = parameters
         if stage in MODELS:
             rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), parameters)
-            folder = out / f"{MODELS[stage]}-model"
-            shutil.rmtree(folder, ignore_errors=True)
-            write_checkpoint(folder, nnx.merge(graph, rounded), recipe, tokenizer)
+            shutil.rmtree(out / f"{stage}-model", ignore_errors=True)
+            write_checkpoint(out / f"{stage}-model", nnx.merge(graph, rounded), recipe, tokenizer)
     return finished
 
 

@@ -50,15 +50,6 @@ MIX = {
         "object_count": 1.5,
     }
     | dict.fromkeys(IMAGE_TASKS, 0.2),
-    "hard": {
-        "action_sequence": 4.0,
-        "object_count": 2.0,
-        "moving_direction": 1.5,
-        "action_antonym": 0.5,
-        "scene_transition": 0.3,
-    }
-    | dict.fromkeys(IMAGE_TASKS, 0.2)
-    | {"image_position": 0.8},
 }
 """How often scenes of each task come, by stage."""
 
@@ -82,13 +73,13 @@ OPEN, CHOICES = 3, 2
 class Examples(NamedTuple):
     """A batch: scenes at the times of the frames that a model is shown, and questions.
 
-    word: int32 [batch, things, times], a token that says what a thing is or does. known: alike,
-    whether the frames up to that time tell it.
+    word: int32 [batch, things], a token that says what a thing is or does. known: [batch, things,
+    times], whether the frames up to that time tell it.
     """
 
     scenes: Tracks
     packed: Packed
-    word: Int[Numbers, "*batch things times"]
+    word: Int[Numbers, "*batch things"]
     known: Float[Numbers, "*batch things times"]
 
 
@@ -161,29 +152,24 @@ class Texts:
         return self.choice(ask.multiple_choice(stem, options, options[0], rng), verdict)
 
     def words(
-        self, scene: Scene, times: Float[np.ndarray, " times"], *, acts: bool, waits: bool = False
-    ) -> tuple[Int[np.ndarray, "things times"], Float[np.ndarray, "things times"]]:
-        """A word for every thing at every time, and whether frames have told it by then.
+        self, scene: Scene, times: Float[np.ndarray, " times"], *, acts: bool
+    ) -> tuple[Int[np.ndarray, " things"], Float[np.ndarray, "things times"]]:
+        """A word for every thing, and when frames have told it.
 
-        What it does if `acts` and it does something that leaves it in the frame; else its colour,
-        which is also, if `waits`, the word of a thing that has not begun.
+        What it does if `acts` and it does something that leaves it in the frame; else its colour.
         """
-        word, known = np.zeros((2, MOST, len(times)), np.float32)
-        word = word.astype(np.int32)
+        word, known = np.zeros(MOST, np.int32), np.zeros((MOST, len(times)), np.float32)
         for index, thing in enumerate(scene.things):
             begun = (times - thing.start) / (thing.stop - thing.start)
-            word[index], known[index] = self._word(thing.colour), 1
             if acts and (thing.moves or thing.motion in ("grow", "shrink", "appear")):
                 text = thing.motion if thing.moves else ask.ACTS[thing.motion].removeprefix("it ")
-                told = begun > (0.5 if thing.motion == "appear" else 0.25)
-                word[index, told] = self._word(text)
-                known[index] = told | (waits & (begun <= 0))
+                known[index] = begun > (0.5 if thing.motion == "appear" else 0.25)
+            else:
+                text, known[index] = thing.colour, 1
+            token = self.tokenizer.token_to_id(f"▁{text}")
+            assert token is not None, text
+            word[index] = token
         return word, known
-
-    def _word(self, text: str) -> int:
-        token = self.tokenizer.token_to_id(f"▁{text}")
-        assert token is not None, text
-        return token
 
     def _encode(self, question: Question, answer: str) -> tuple[Prompt, Encoding]:
         """The prompt and the tokens of it and an answer."""
@@ -239,7 +225,7 @@ def draw_examples(
     alone: scenes have nothing but what they are made to ask about.
     """
     rng = np.random.default_rng([seed, STAGES.index(stage), step])
-    video, hard = stage != "image", stage == "hard"
+    video = stage == "video"
     prefix = texts.prefix
     scenes, packed, words = [], [], []
     crowd = 1 if alone else MOST
@@ -251,7 +237,7 @@ def draw_examples(
             times = rng.random(1, dtype=np.float32)
         scenes.append(tracks(scene, times))
         packed.append(pack(prefix, _segments(texts, scene, main, rng, video=video), texts.length))
-        words.append(texts.words(scene, times, acts=video, waits=hard))
+        words.append(texts.words(scene, times, acts=video))
     return Examples(
         Tracks(*(np.stack(part) for part in zip(*scenes, strict=True))),
         Packed(*(np.stack(part) for part in zip(*packed, strict=True))),

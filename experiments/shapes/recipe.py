@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from flowjax.train.loop import Schedule
 
-STAGES = ("text", "vision", "image", "video", "hard")
+STAGES = ("text", "vision", "image", "video")
 """In order; each begins with the parameters that the one before it ends with."""
 
 
@@ -20,8 +20,7 @@ class Recipe:
     length, segments: positions and questions of a packed sequence.
     vision_batch: frames of a step of the vision stage; batch: scenes of a step of the others.
     chunk: rows of attention computed at a time.
-    alone: share of a stage's first steps in which a scene has nothing but what is asked about; the
-        hard stage has none.
+    alone: share of a stage's steps in which a scene has nothing but what is asked about.
     word_weight: of the loss of saying at a video token what lies there (0: none).
     verdict_weight: of the loss of saying after an option whether it is the true one (0: none).
     save_every, log_every: steps.
@@ -46,7 +45,6 @@ class Recipe:
     vision: Schedule = field(default_factory=lambda: _schedule(2500, 2e-3, 100))
     image: Schedule = field(default_factory=lambda: _schedule(1200, 1.5e-3, 100))
     video: Schedule = field(default_factory=lambda: _schedule(3600, 1.5e-3, 300))
-    hard: Schedule = field(default_factory=lambda: _schedule(1400, 1e-3, 100))
     alone: float = 0.25
     word_weight: float = 0.1
     verdict_weight: float = 0.5
@@ -55,5 +53,5 @@ class Recipe:
 
     def schedule(self, stage: str) -> Schedule:
         """Of one of `STAGES`."""
-        schedules = (self.text, self.vision, self.image, self.video, self.hard)
+        schedules = (self.text, self.vision, self.image, self.video)
         return schedules[STAGES.index(stage)]

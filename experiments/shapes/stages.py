@@ -88,7 +88,7 @@ class Training:
 
     def batches(self, stage: str) -> Callable[[int], Any]:
         """The batches of a stage: `Packed`, `Tracks` of single frames, or `Examples`."""
-        easy = 0 if stage == "hard" else self.recipe.alone * self.recipe.schedule(stage).steps
+        easy = self.recipe.alone * self.recipe.schedule(stage).steps
 
         def drills(step: int) -> Packed:
             return draw_drills(self.texts, self.recipe.batch, seed=self.seed, step=step)
@@ -182,10 +182,10 @@ class Training:
         """The packed sequence, with a word to learn at every video token that mostly shows it."""
         packed, cells = example.packed, self.recipe.grid
         share = shares(example.scenes, cells) * example.known[..., None]
-        places = (len(share), self.recipe.frames, cells * cells)
-        share = jnp.broadcast_to(share, places).reshape(len(share), -1)
-        word = jnp.broadcast_to(jnp.asarray(example.word)[..., None], places).reshape(share.shape)
-        target = jnp.take_along_axis(word, jnp.argmax(share, axis=0)[None], axis=0)[0]
+        share = jnp.broadcast_to(share, (len(share), self.recipe.frames, cells * cells)).reshape(
+            len(share), -1
+        )
+        target = jnp.asarray(example.word)[jnp.argmax(share, axis=0)]
         weight = self.recipe.word_weight * (jnp.max(share, axis=0) > 0.3)
         return packed._replace(
             ids=jnp.asarray(packed.ids),
