@@ -1,0 +1,95 @@
+"""The shipped pair: what its card says of it, and what a trained model lets one check."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from convert.run import convert
+from experiments.shapes import PAIR
+from experiments.shapes.recipe import STAGES, Recipe
+from experiments.train_shapes import run
+from flowjax.data.shapes.benchmark import TASKS, write_benchmark
+from flowjax.data.shapes.world import OPPOSITE
+
+MODELS = ("image", "video")
+
+
+def steps(path) -> dict[int, float]:
+    lines = map(json.loads, path.read_text().splitlines())
+    return {line["step"]: line["loss"] for line in lines}
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    out = tmp_path_factory.mktemp("pair") / "video"
+    convert(PAIR / "video", out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def directions(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pair") / "shapes"
+    write_benchmark(folder, split="test", per_task=16, tasks=("moving_direction",), seed=5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answers(flowjax, video, directions, tmp_path_factory):
+    """The option that the video model chooses, by order of the frames and sample."""
+    entries = json.loads((directions / "json" / "moving_direction.json").read_text())
+    found = {}
+    for order in ("as-is", "reversed", "repeated"):
+        out = tmp_path_factory.mktemp("pair") / order
+        result = flowjax("evaluate", video, "--data", directions, "--frames", order, "--out", out)
+        assert result.code == 0, result.err
+        rows = pq.read_table(out / "results.parquet").to_pylist()
+        letter = {row["sample_id"]: row["answer"] for row in rows}
+        found[order] = [
+            entry["candidates"]["ABCD".index(letter[f"moving_direction/{index}"])]
+            for index, entry in enumerate(entries)
+        ]
+    return [entry["answer"] for entry in entries], found
+
+
+def share(found, wanted) -> float:
+    return float(np.mean([a == b for a, b in zip(found, wanted, strict=True)]))
+
+
+def test_directions_turn_with_time(answers):
+    truth, found = answers
+    assert share(found["as-is"], truth) >= 0.8
+    assert share(found["reversed"], [OPPOSITE[word] for word in truth]) >= 0.8
+    assert share(found["repeated"], truth) <= 0.7
+
+
+def test_the_card_says_what_was_judged():
+    card = (PAIR / "README.md").read_text()
+    judged = json.loads((PAIR / "judged.json").read_text())
+    for model in MODELS:
+        found = judged[f"{model} model, frames as-is"]
+        assert tuple(found) == TASKS
+        for task, of in found.items():
+            assert of["n"] == judged["per_task"] == 200
+            shown = f"{of['mean']:.3f} [{of['low']:.3f}, {of['high']:.3f}]"
+            assert any(task in line and shown in line for line in card.splitlines()), (task, model)
+
+
+def test_the_card_is_of_this_recipe():
+    recorded = json.loads((PAIR / "training" / "recipe.json").read_text())
+    recipe = Recipe()
+    assert recorded["seed"] == 0
+    for stage in STAGES:
+        last = max(steps(PAIR / "training" / f"{stage}.jsonl"))
+        assert last == recipe.schedule(stage).steps == recorded[stage]["steps"]
+
+
+@pytest.mark.slow
+def test_training_anew_gives_the_recorded_losses(tmp_path):
+    run(tmp_path, seed=0, recipe=Recipe(), stop_at=200)
+    recorded = steps(PAIR / "training" / "text.jsonl")
+    found = steps(tmp_path / "text" / "log.jsonl")
+    assert list(found) == list(range(25, 201, 25))
+    for step, loss in found.items():
+        assert loss == pytest.approx(recorded[step], abs=1e-3), step
