@@ -1,4 +1,4 @@
-# make demo      install, convert a checkpoint, sweep it over real videos, draw the figures
+# make demo      install, convert the shipped pair, sweep both over videos, draw what differs
 # make test      install the test extras, lint, type-check, run the suite
 # make test-all  the same with the tests marked slow
 # make lock      resolve pyproject.toml anew (needs uv)

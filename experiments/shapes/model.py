@@ -10,8 +10,8 @@ from flax import nnx
 from tokenizers import Tokenizer
 
 from convert.export import export_checkpoint
-from experiments.demo_checkpoint import train_tokenizer
 from experiments.shapes.recipe import Recipe
+from experiments.shapes.tokenizer import train_tokenizer
 from flowjax.data.shapes import questions as ask
 from flowjax.data.shapes.tasks import IMAGE_TASKS, VIDEO_TASKS, Draw, draw_question
 from flowjax.models.families import pllava

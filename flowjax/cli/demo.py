@@ -10,9 +10,10 @@ from flowjax.cli.options import Overwrite
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
+    per_task: Annotated[int, typer.Option(min=1, help="Videos of each task.")] = 12,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make a small checkpoint and videos, convert, sweep, and draw."""
+    """Convert the shipped image and video model, sweep both over videos, print and draw."""
     from experiments.demo import run
 
-    run(out, overwrite=overwrite)
+    run(out, per_task=per_task, overwrite=overwrite)

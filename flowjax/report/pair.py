@@ -55,7 +55,7 @@ def draw_pair(tables: Mapping[str, pa.Table], path: Path) -> Path:
         Line2D([], [], color="0.2", linestyle=DASHES[index % len(DASHES)], label=name)
         for index, name in enumerate(tables)
     ]
-    figure.legend(handles=models, loc="outside upper right", ncols=len(models), frameon=False)
+    figure.legend(handles=models, loc="outside lower center", ncols=len(models), frameon=False)
     return save_figure(figure, path)
 
 

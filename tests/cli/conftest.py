@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from experiments.demo_checkpoint import NOTE, write_demo_checkpoint
 from flowjax import cli
 from flowjax.data.encode import write_mp4
+from tests.random_checkpoint import NOTE, write_random_checkpoint
 from tests.videos import moving_square
 
 
@@ -40,7 +40,7 @@ def flowjax():
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "random"
-    write_demo_checkpoint(folder, ["What moves in the video?", "the red square", "to the left."])
+    write_random_checkpoint(folder, ["What moves in the video?", "the red square", "to the left."])
     return folder
 
 

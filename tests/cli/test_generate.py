@@ -6,8 +6,8 @@ import shutil
 import pytest
 from tokenizers import Tokenizer
 
-from experiments.demo_checkpoint import train_tokenizer
 from experiments.generate import Asked, printable, run, stream_text
+from experiments.shapes.tokenizer import train_tokenizer
 from flowjax.errors import FlowjaxError
 from flowjax.models.end_tokens import end_tokens
 from flowjax.pathway import default_pathway, write_pathway

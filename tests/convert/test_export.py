@@ -10,15 +10,15 @@ from flax import nnx
 
 from convert.export import export_checkpoint, export_tensors
 from convert.run import convert
-from experiments.demo_checkpoint import write_demo_checkpoint
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
 from flowjax.models.registry import read_json
+from tests.random_checkpoint import write_random_checkpoint
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_an_exported_checkpoint_converts_back(tmp_path, dtype):
-    write_demo_checkpoint(tmp_path / "made", ["what is it? red blue"])
+    write_random_checkpoint(tmp_path / "made", ["what is it? red blue"])
     path = tmp_path / "made" / "config.json"
     path.write_text(json.dumps(read_json(path) | {"vision_feature_layer": -1}))
     convert(tmp_path / "made", tmp_path / "first")
@@ -36,7 +36,7 @@ def test_an_exported_checkpoint_converts_back(tmp_path, dtype):
 
 
 def test_what_a_model_does_not_hold_cannot_be_written(tmp_path):
-    write_demo_checkpoint(tmp_path / "made", ["what is it?"])
+    write_random_checkpoint(tmp_path / "made", ["what is it?"])
     convert(tmp_path / "made", tmp_path / "model")
     model = load_model(tmp_path / "model").model
     with pytest.raises(FlowjaxError, match=r"has 3 layers in the checkpoint, of which .* holds 2"):

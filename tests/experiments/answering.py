@@ -8,8 +8,8 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from convert.run import convert
-from experiments.demo_checkpoint import NOTE, write_demo_checkpoint
 from flowjax.data.encode import write_mp4
+from tests.random_checkpoint import NOTE, write_random_checkpoint
 
 OPTIONS = ("to the left", "to the right", "up", "down")
 TASKS = {"direction": "Where does the square go?", "colour": "What moves in the video, and where?"}
@@ -43,7 +43,7 @@ def write_answering_model(folder: Path, seed: int = 0) -> Path:
 
     Its attention is sharp, so that cutting edges changes answers.
     """
-    write_demo_checkpoint(folder / "hf", [*TASKS.values(), *OPTIONS], seed)
+    write_random_checkpoint(folder / "hf", [*TASKS.values(), *OPTIONS], seed)
     tokenizer = Tokenizer.from_file(str(folder / "hf" / "tokenizer.json"))
     weights = load_file(folder / "hf" / "model.safetensors")
     head = weights["language_model.lm_head.weight"]

@@ -8,13 +8,13 @@ import pytest
 
 from convert.run import convert
 from experiments.compare import SCHEMA
-from experiments.demo_checkpoint import write_demo_checkpoint
 from flowjax.data.tvbench import read_tvbench
 from flowjax.edges import Edge, Knockout
 from flowjax.models.checkpoint import load_model
 from flowjax.report.compare import cut_accuracies, paired_curves
 from flowjax.sweep.reference import full_forwards
 from flowjax.sweep.sample import embed, prepare
+from tests.random_checkpoint import write_random_checkpoint
 
 ARGUMENTS = ["--samples", "all", "--limit", 2, "--window", 3, "--edges", "vql-to-ql"]
 
@@ -95,7 +95,7 @@ def test_a_copy_differs_nowhere(flowjax, answering, benchmark, tmp_path):
 
 
 def test_models_of_another_shape_are_refused(flowjax, answering, benchmark, tmp_path):
-    write_demo_checkpoint(tmp_path / "hf", ["What moves?"])
+    write_random_checkpoint(tmp_path / "hf", ["What moves?"])
     convert(tmp_path / "hf", tmp_path / "model", pooling_shape=(4, 1, 2))
     arguments = ["--data", benchmark, "--out", tmp_path / "run"]
     result = flowjax("compare", answering, tmp_path / "model", *arguments)

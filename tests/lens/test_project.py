@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from experiments.demo_checkpoint import train_tokenizer
+from experiments.shapes.tokenizer import train_tokenizer
 from flowjax.compilation import memory_of
 from flowjax.errors import FlowjaxError
 from flowjax.lens.forward import forward, pad_prompt, padded_mask

@@ -16,7 +16,6 @@ import pytest
 from flax import nnx
 
 from convert.run import convert
-from experiments.demo_checkpoint import write_demo_checkpoint
 from flowjax.data.encode import write_mp4
 from flowjax.models.decoder import Decoder
 from flowjax.sweep import engine
@@ -24,6 +23,7 @@ from flowjax.sweep.answers import Embedded
 from flowjax.sweep.cost import Cost
 from flowjax.sweep.plan import footprint, plan_sweep
 from flowjax.sweep.protocol import protocol
+from tests.random_checkpoint import write_random_checkpoint
 from tests.sweep.test_plan import config, video_layout
 from tests.videos import moving_square
 
@@ -33,7 +33,7 @@ CHILD = Path(__file__).with_name("child_sweep.py")
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
-    write_demo_checkpoint(folder / "checkpoint", ["What colour is very large? red green blue"])
+    write_random_checkpoint(folder / "checkpoint", ["What colour is very large? red green blue"])
     convert(folder / "checkpoint", folder / "model")
     (folder / "clips").mkdir()
     for size in (64, 80):

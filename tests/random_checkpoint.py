@@ -1,6 +1,6 @@
 """A small PLLaVA checkpoint in Hugging Face format with random weights and a real tokenizer.
 
-It is there to run the whole pipeline on any machine; it knows nothing.
+For tests of the pipeline alone; it knows nothing.
 """
 
 import json
@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer, decoders, normalizers
-from tokenizers.models import BPE
-from tokenizers.processors import TemplateProcessing
-from tokenizers.trainers import BpeTrainer
+from tokenizers import Tokenizer
+
+from experiments.shapes.tokenizer import train_tokenizer
 
 NOTE = "random weights: shows that the pipeline works, not how a trained model behaves"
 
@@ -20,7 +19,7 @@ FRAMES, GRID, LAYERS, WIDTH, VISION_LAYERS, VISION_WIDTH = 8, 4, 8, 128, 3, 64
 IMAGE, PATCH = 56, 14
 
 
-def write_demo_checkpoint(folder: Path, corpus: list[str], seed: int = 0) -> None:
+def write_random_checkpoint(folder: Path, corpus: list[str], seed: int = 0) -> None:
     """Write the checkpoint into `folder`; the tokenizer is trained on `corpus`."""
     folder.mkdir(parents=True)
     tokenizer = train_tokenizer(corpus)
@@ -34,48 +33,6 @@ def write_demo_checkpoint(folder: Path, corpus: list[str], seed: int = 0) -> Non
     for name, value in files.items():
         (folder / name).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     save_file(random_weights(config, seed), folder / "model.safetensors", {"format": "pt"})
-
-
-def train_tokenizer(corpus: list[str]) -> Tokenizer:
-    """A byte-fallback BPE tokenizer of Llama's form."""
-    tokenizer = Tokenizer(BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.normalizer = normalizers.Sequence(  # pyright: ignore[reportAttributeAccessIssue] - its stub has no setter
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
-    special = ["<unk>", "<s>", "</s>"]
-    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
-    letters = [chr(code) for code in range(33, 127)]
-    trainer = BpeTrainer(
-        vocab_size=768,
-        special_tokens=special + byte_tokens,
-        initial_alphabet=["▁", *letters],
-        limit_alphabet=len(letters) + 1,
-        show_progress=False,
-    )
-    words = [f"▁{word}" for text in corpus for word in text.split()]
-    plain = Tokenizer(BPE(unk_token="<unk>"))
-    plain.train_from_iterator(words, trainer)
-    model = json.loads(plain.to_str())["model"]
-    tokenizer.model = BPE(  # pyright: ignore[reportAttributeAccessIssue] - its stub has no setter
-        vocab=model["vocab"],
-        merges=[tuple(merge) for merge in model["merges"]],
-        unk_token="<unk>",
-        byte_fallback=True,
-        fuse_unk=True,
-    )
-    tokenizer.add_special_tokens([*special, "<image>"])
-    tokenizer.post_processor = TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue] - its stub has no setter
-        single="<s> $A", special_tokens=[("<s>", 1)]
-    )
-    tokenizer.decoder = decoders.Sequence(  # pyright: ignore[reportAttributeAccessIssue] - its stub has no setter
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(content=" ", left=1),
-        ]
-    )
-    return tokenizer
 
 
 def checkpoint_config(tokenizer: Tokenizer) -> dict[str, Any]:
