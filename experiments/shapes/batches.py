@@ -127,7 +127,7 @@ class Texts:
                 after = ends.index(span.stop) + 1
                 learned[after] = verdict
                 if span.cell == prompt.true_option:
-                    wanted[after] = self.tokenizer.token_to_id(TRUE)
+                    wanted[after] = self._word(TRUE)
         return self._after_video(ids, wanted, learned)
 
     def open(self, stem: str, answer: str, weight: float = 1.0) -> Segment:
@@ -166,10 +166,13 @@ class Texts:
                 known[index] = begun > (0.5 if thing.motion == "appear" else 0.25)
             else:
                 text, known[index] = thing.colour, 1
-            token = self.tokenizer.token_to_id(f"▁{text}")
-            assert token is not None, text
-            word[index] = token
+            word[index] = self._word(f"▁{text}")
         return word, known
+
+    def _word(self, token: str) -> int:
+        found = self.tokenizer.token_to_id(token)
+        assert found is not None, token
+        return found
 
     def _encode(self, question: Question, answer: str) -> tuple[Prompt, Encoding]:
         """The prompt and the tokens of it and an answer."""
