@@ -9,16 +9,18 @@ and one frame repeated; and the leaks that trained probes find in the benchmark.
 import argparse
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from convert.run import convert
-from experiments.evaluate import accuracies, evaluate
+from experiments.evaluate import Accuracy, accuracies, evaluate
 from experiments.printing import print_table
 from experiments.shapes.leaks import measure
 from flowjax.compilation import use_persistent_cache
 from flowjax.data.frame_order import ORDERS
+from flowjax.data.sample import Sample
 from flowjax.data.shapes.benchmark import TASKS, write_benchmark
 from flowjax.data.tvbench import read_tvbench
 from flowjax.models.checkpoint import load_model
@@ -45,13 +47,9 @@ def judge(pair: Path, *, per_task: int = PER_TASK, seed: int = 0) -> dict[str, A
         write_benchmark(folder / "shapes", split="test", per_task=per_task, seed=seed)
         samples = read_tvbench(folder / "shapes", TASKS)
         for model in MODELS:
-            convert(pair / model, folder / model)
-            loaded = load_model(folder / model)
-            for order in ORDERS:
-                out = folder / f"{model}-{order}"
-                table = evaluate(loaded, samples, out, order=order).rows
+            for order, found_in in by_order(pair / model, samples, folder / model).items():
                 found[f"{model} model, frames {order}"] = {
-                    of.task: asdict(of.interval) | {"chance": of.chance} for of in accuracies(table)
+                    of.task: asdict(of.interval) | {"chance": of.chance} for of in found_in
                 }
         leaks = measure(folder / "shapes")
         for kind in ("question", "frame"):
@@ -59,6 +57,22 @@ def judge(pair: Path, *, per_task: int = PER_TASK, seed: int = 0) -> dict[str, A
                 leak.task: asdict(getattr(leak, kind)) | {"chance": leak.chance} for leak in leaks
             }
     return found
+
+
+def by_order(
+    checkpoint: Path, samples: Sequence[Sample], folder: Path
+) -> dict[str, list[Accuracy]]:
+    """Accuracy per task for each order of the frames; works in a new folder.
+
+    Raises:
+        FlowjaxError: the checkpoint cannot be read.
+    """
+    convert(checkpoint, folder / "model")
+    loaded = load_model(folder / "model")
+    return {
+        order: accuracies(evaluate(loaded, samples, folder / order, order=order).rows)
+        for order in ORDERS
+    }
 
 
 def show(found: dict[str, Any]) -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from convert.run import convert
 from experiments.shapes import PAIR
+from experiments.shapes.make import show_orders
 from experiments.shapes.recipe import STAGES, Recipe
 from experiments.train_shapes import run
+from flowjax.data.frame_order import ORDERS
 from flowjax.data.shapes.benchmark import TASKS, write_benchmark
 from flowjax.data.shapes.world import OPPOSITE
 
@@ -93,3 +95,13 @@ def test_training_anew_gives_the_recorded_losses(tmp_path):
     assert list(found) == list(range(25, 201, 25))
     for step, loss in found.items():
         assert loss == pytest.approx(recorded[step], abs=1e-3), step
+
+
+def test_orders_of_frames_are_printed_with_a_benchmark(tmp_path, capsys):
+    write_benchmark(tmp_path / "shapes", split="test", per_task=4)
+    show_orders(tmp_path / "shapes")
+    printed = capsys.readouterr().out
+    for order in ORDERS:
+        assert order in printed
+    (row,) = [line for line in printed.splitlines() if "scene_transition" in line]
+    assert "1.00" in row and "0.00" in row, "right as it is, wrong when reversed"
