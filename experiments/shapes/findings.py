@@ -29,6 +29,7 @@ from flowjax.data.shapes.tasks import VIDEO_TASKS
 from flowjax.report.arrays import by_sample
 from flowjax.report.curves import curves
 from flowjax.report.frontier import Frontier, frontier
+from flowjax.report.pair import draw_pair
 from flowjax.report.screen import agreement
 from flowjax.report.statistics import Interval, mean_interval, paired_interval, proportion_interval
 
@@ -36,6 +37,9 @@ MODELS = ("image", "video")
 PER_TASK = 32
 IMAGE_TASKS = ("image_colour", "image_count", "image_background")
 """Beside all tasks that need a video: those that the image model knows best."""
+
+DRAWN = ("moving_direction", "action_antonym", "scene_transition", "image_colour", "image_count")
+"""Tasks in the figure."""
 
 LENS_PER_TASK, SCREEN_PER_TASK = 16, 10
 THROUGH = ("input", "output")
@@ -78,6 +82,11 @@ def findings(pair: Path, out: Path, *, per_task: int = PER_TASK) -> Summary:
             "lens": {through: _lens(model, asked, runs, through) for through in THROUGH},
             "probability": _probability(model, asked, runs),
         }
+    swept = {f"{name} model": read_results(out / name / "windows") for name in reversed(MODELS)}
+    draw_pair(
+        {name: rows.filter(pc.field("task").isin(DRAWN)) for name, rows in swept.items()},
+        out / "windows.png",
+    )
     found["video"]["pathways"] = _pathways(out)
     found["video"]["early exit"] = [
         dataclasses.asdict(rule) | {"thresholds": None}
