@@ -22,7 +22,6 @@ import pyarrow.compute as pc
 from convert.run import convert
 from experiments import early_exit, information_flow, lens, pathways_find, probability, screen
 from experiments.selection import Selection
-from experiments.shapes.recipe import Recipe
 from experiments.summary import read_results
 from flowjax.data.shapes.benchmark import write_benchmark
 from flowjax.data.shapes.tasks import VIDEO_TASKS
@@ -282,8 +281,7 @@ def main() -> None:
     parser.add_argument("--per-task", type=int, default=PER_TASK)
     arguments = parser.parse_args()
     found = findings(arguments.pair, arguments.out, per_task=arguments.per_task)
-    text = json.dumps(found | {"recipe": dataclasses.asdict(Recipe())}, indent=1)
-    arguments.json.write_text(text + "\n", encoding="utf-8")
+    arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ LAYERS = 8
 def test_everything_is_measured(tmp_path):
     found = json.loads(json.dumps(findings(PAIR, tmp_path / "out", per_task=4)))
     recorded = json.loads((DOCS / "findings" / "seed-0.json").read_text())
-    assert set(found) <= set(recorded)
+    assert set(found) == set(recorded)
     for model in MODELS:
         assert set(found[model]) == set(recorded[model])
         cut = found[model]["cut up to a layer"]
