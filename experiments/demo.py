@@ -31,7 +31,7 @@ MODELS = ("image", "video")
 WINDOW = 3
 PER_TASK = 12
 SHOWN = 3
-"""Edges named per task, those whose window changes the video model's answer most."""
+"""Edges named per model and task, those whose window changes its right answers most."""
 
 
 def run(out: Path, *, per_task: int = PER_TASK, overwrite: bool) -> None:
@@ -79,7 +79,7 @@ def report(swept: Mapping[str, pa.Table], answered: Mapping[str, pa.Table]) -> N
         rows.append([task, str(of_models[0].n), *cells, f"{found[MODELS[0]][task].chance:.2f}"])
     columns = [f"{name} model" for name in MODELS]
     print_table(
-        "Accuracy on unseen combinations of colour, shape and motion",
+        "Accuracy on the test split",
         ["task"],
         ["n", *columns, "chance"],
         rows,
