@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from flowjax.errors import FlowjaxError
     from flowjax.layout import TokenLayout
     from flowjax.models.checkpoint import load_model
-    from flowjax.sweep.protocol import protocol
-    from flowjax.sweep.run import sweep
+    from flowjax.sweeps.protocol import protocol
+    from flowjax.sweeps.run import sweep
 
 __all__ = [
     "DenseMask",
@@ -38,8 +38,8 @@ _HOMES = {
     "FlowjaxError": "flowjax.errors",
     "TokenLayout": "flowjax.layout",
     "load_model": "flowjax.models.checkpoint",
-    "protocol": "flowjax.sweep.protocol",
-    "sweep": "flowjax.sweep.run",
+    "protocol": "flowjax.sweeps.protocol",
+    "sweep": "flowjax.sweeps.run",
 }
 
 

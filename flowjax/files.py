@@ -1,9 +1,11 @@
-"""Writing files that are complete or absent."""
+"""Reading JSON objects, and writing files that are complete or absent."""
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from flowjax.errors import FlowjaxError
 
@@ -39,3 +41,20 @@ def check_writable(path: Path) -> None:
         raise FlowjaxError(f"{path} cannot be made: {parent} is a file")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise FlowjaxError(f"{path} cannot be made: {parent} is not writable")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        FlowjaxError: the file is missing or is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FlowjaxError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise FlowjaxError(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise FlowjaxError(f"{path}: must hold a JSON object")
+    return value

@@ -20,9 +20,8 @@ from jaxtyping import Bool, Int
 
 from flowjax.edges import CROSS_FRAME, DenseMask, Edge, Knockout, edge_table
 from flowjax.errors import FlowjaxError
-from flowjax.files import atomically, check_writable
+from flowjax.files import atomically, check_writable, read_json
 from flowjax.layout import TokenLayout
-from flowjax.models.registry import read_json
 
 FORMS = ("paper", "strict")
 KEPT = ("cross_frame", "video_to_question", "question_to_last", "last_to_last")

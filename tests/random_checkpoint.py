@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from experiments.shapes.tokenizer import train_tokenizer
+from flowjax_experiments.shapes.tokenizer import train_tokenizer
 
 NOTE = "random weights: shows that the pipeline works, not how a trained model behaves"
 

@@ -15,7 +15,7 @@ from flowjax.models.video_llm import VideoLLMConfig
 from flowjax.models.vision.qwen2_5_vl import Qwen25VisionConfig
 from flowjax.models.vision.qwen3_vl import Qwen3VisionConfig
 from flowjax.models.vision.siglip_navit import SiglipNavitConfig
-from tests.sweep.test_engine import VARIANTS
+from tests.sweeps.test_engine import VARIANTS
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_packages_and_no_tests(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
-    assert tops == {"flowjax", "convert", "experiments", "benchmarks"}
+    assert tops == {"flowjax", "flowjax_convert", "flowjax_experiments", "flowjax_benchmarks"}
     metadata = next(name for name in names if name.endswith("METADATA"))
     text = zipfile.ZipFile(wheel).read(metadata).decode()
     for extra in ("cuda", "tpu", "test"):
@@ -64,5 +64,5 @@ def test_the_library_does_not_import_what_stands_on_it():
         if path.parent.name == "cli":
             continue
         text = path.read_text()
-        for package in ("convert", "experiments", "benchmarks"):
+        for package in ("flowjax_convert", "flowjax_experiments", "flowjax_benchmarks"):
             assert f"from {package}" not in text and f"import {package}" not in text, path

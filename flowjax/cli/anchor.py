@@ -38,7 +38,7 @@ def anchor(
     overwrite: Overwrite = False,
 ) -> None:
     """Cut attention edges and watch the probability of a token of a generated answer."""
-    from experiments import open_ended as experiment
+    from flowjax_experiments import open_ended as experiment
 
     asked = experiment.Asked(
         model=model,

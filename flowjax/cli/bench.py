@@ -17,7 +17,7 @@ def sweep(
     json: Json = None,
 ) -> None:
     """The planned sweep beside the naive one."""
-    from benchmarks.sweep import run
+    from flowjax_benchmarks.sweep import run
 
     run(shape, peer=peer, json=json)
 
@@ -28,7 +28,7 @@ def prefill(
     json: Json = None,
 ) -> None:
     """Prefill with all edges, masked to a pathway, and compiled to it."""
-    from benchmarks.prefill import run
+    from flowjax_benchmarks.prefill import run
 
     run(shape, json=json)
 
@@ -42,6 +42,6 @@ def kernel(
     json: Json = None,
 ) -> None:
     """Pruned attention beside dense attention, against the share of blocks that are kept."""
-    from benchmarks.kernel import run
+    from flowjax_benchmarks.kernel import run
 
     run(shape, peer=peer, json=json)

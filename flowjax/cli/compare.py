@@ -8,7 +8,7 @@ import typer
 from flowjax.cli.options import Out, Overwrite, asks_questions
 
 if TYPE_CHECKING:
-    from experiments.selection import Selection
+    from flowjax_experiments.selection import Selection
 
 
 @asks_questions
@@ -28,7 +28,7 @@ def compare(
     overwrite: Overwrite = False,
 ) -> None:
     """The same knockouts on two checkpoints, paired over samples; accuracy without cross-frame."""
-    from experiments import compare as experiment
+    from flowjax_experiments import compare as experiment
 
     asked = experiment.Asked(
         model_a, model_b, questions, tuple(edges or ()), tuple(edge or ()), window

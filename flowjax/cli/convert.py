@@ -32,7 +32,7 @@ def convert(
     overwrite: Overwrite = False,
 ) -> None:
     """Convert a Hugging Face checkpoint to Orbax."""
-    from convert import command
+    from flowjax_convert import command
 
     if verify is not None:
         raise typer.Exit(command.verify(src, verify))

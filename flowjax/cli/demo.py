@@ -14,6 +14,6 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """Convert the shipped image and video model, sweep both over videos, print and draw."""
-    from experiments.demo import run
+    from flowjax_experiments.demo import run
 
     run(out, per_task=per_task, overwrite=overwrite)

@@ -7,7 +7,7 @@ import typer
 from flowjax.cli.options import Model, Out, Overwrite, asks_questions
 
 if TYPE_CHECKING:
-    from experiments.selection import Selection
+    from flowjax_experiments.selection import Selection
 
 
 @asks_questions
@@ -19,6 +19,6 @@ def diagnose(
     overwrite: Overwrite = False,
 ) -> None:
     """Whether wrong answers come from cross-frame interaction or from a single frame."""
-    from experiments import diagnose as experiment
+    from flowjax_experiments import diagnose as experiment
 
     experiment.run(experiment.Asked(model, questions, window), out, overwrite=overwrite)

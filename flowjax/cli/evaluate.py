@@ -8,7 +8,7 @@ import typer
 from flowjax.cli.options import Model, Overwrite, asks_questions
 
 if TYPE_CHECKING:
-    from experiments.selection import Selection
+    from flowjax_experiments.selection import Selection
 
 
 @asks_questions
@@ -23,7 +23,7 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """How many questions a model answers correctly, per task."""
-    from experiments.evaluate import run
+    from flowjax_experiments.evaluate import run
 
     run(model, questions, out, frames=frames, overwrite=overwrite)
 
@@ -39,6 +39,6 @@ def make_shapes(
     overwrite: Overwrite = False,
 ) -> None:
     """Make the procedural benchmark: short videos of moving shapes, with questions."""
-    from experiments.shapes.make import make
+    from flowjax_experiments.shapes.make import make
 
     make(out, split=split, per_task=per_task, seed=seed, leaks=leaks, overwrite=overwrite)

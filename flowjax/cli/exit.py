@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from flowjax.cli.options import Model, Out, Overwrite, asks_questions
 
 if TYPE_CHECKING:
-    from experiments.selection import Selection
+    from flowjax_experiments.selection import Selection
 
 
 @asks_questions
@@ -13,6 +13,6 @@ def early_exit(
     model: Model, questions: "Selection", out: Out, overwrite: Overwrite = False
 ) -> None:
     """The layer from which answers no longer change, and what a rule that stops there saves."""
-    from experiments import early_exit as experiment
+    from flowjax_experiments import early_exit as experiment
 
     experiment.run(experiment.Asked(model, questions), out, overwrite=overwrite)

@@ -33,8 +33,8 @@ def generate(
     seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
 ) -> None:
     """Answer a question about a video, with all edges or on a pathway that is compiled."""
-    from experiments.generate import Asked, run
-    from flowjax.pruned.decode import Sampling
+    from flowjax.inference.decode import Sampling
+    from flowjax_experiments.generate import Asked, run
 
     run(
         Asked(

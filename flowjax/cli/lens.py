@@ -8,7 +8,7 @@ import typer
 from flowjax.cli.options import Model, Out, Overwrite, asks_questions
 
 if TYPE_CHECKING:
-    from experiments.selection import Selection
+    from flowjax_experiments.selection import Selection
 
 Layers = Annotated[
     list[int] | None,
@@ -28,7 +28,7 @@ def probability(
     overwrite: Overwrite = False,
 ) -> None:
     """Probability of the true and the false options, read after every layer."""
-    from experiments import probability as experiment
+    from flowjax_experiments import probability as experiment
 
     experiment.run(experiment.Asked(model, questions, top_k), out, overwrite=overwrite)
 
@@ -51,7 +51,7 @@ def lens(
     overwrite: Overwrite = False,
 ) -> None:
     """The words that video positions read as, at every layer."""
-    from experiments import lens as experiment
+    from flowjax_experiments import lens as experiment
 
     asked = experiment.Asked(model, questions, through, top_k, words, tuple(layer or ()), drawn)
     experiment.run(asked, out, overwrite=overwrite)
@@ -81,7 +81,7 @@ def attention(
     overwrite: Overwrite = False,
 ) -> None:
     """What chosen tokens read of the frames, with and without a knockout."""
-    from experiments import attention as experiment
+    from flowjax_experiments import attention as experiment
 
     asked = experiment.Asked(
         model, questions, target, head, cut, cut_layers, tuple(layer or ()), drawn

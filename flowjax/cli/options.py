@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from experiments.selection import Selection
+    from flowjax_experiments.selection import Selection
 
 Model = Annotated[Path, typer.Argument(help="A converted model: the OUT of `flowjax convert`.")]
 Out = Annotated[Path, typer.Option(help="Folder of the run.")]
@@ -40,7 +40,7 @@ def _questions(
     ] = None,
     answer: Annotated[str | None, typer.Option(help="Letter of the true option.")] = None,
 ) -> "Selection":
-    from experiments.selection import Selection
+    from flowjax_experiments.selection import Selection
 
     return Selection(
         data=data,

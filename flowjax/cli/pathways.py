@@ -8,7 +8,7 @@ import typer
 from flowjax.cli.options import Model, Out, Overwrite, asks_questions
 
 if TYPE_CHECKING:
-    from experiments.selection import Selection
+    from flowjax_experiments.selection import Selection
 
 app = typer.Typer(help="Which edges an answer needs.", no_args_is_help=True)
 
@@ -31,7 +31,7 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Answers with only a pathway's edges, beside all edges and as many random ones."""
-    from experiments import pathways as experiment
+    from flowjax_experiments import pathways as experiment
 
     asked = experiment.Asked(model, questions, pathway, form, seeds)
     experiment.run(asked, out, overwrite=overwrite)
@@ -56,7 +56,7 @@ def find(
     overwrite: Overwrite = False,
 ) -> None:
     """Find a pathway in a sweep's results on half of the samples; judge it on the other half."""
-    from experiments import pathways_find as experiment
+    from flowjax_experiments import pathways_find as experiment
 
     asked = experiment.Asked(
         model, questions, sweep, tuple(threshold or ()), form, tolerance, seeds

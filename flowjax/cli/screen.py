@@ -7,7 +7,7 @@ import typer
 from flowjax.cli.options import Model, Out, Overwrite, asks_questions
 
 if TYPE_CHECKING:
-    from experiments.selection import Selection
+    from flowjax_experiments.selection import Selection
 
 
 @asks_questions
@@ -27,7 +27,7 @@ def screen(
     overwrite: Overwrite = False,
 ) -> None:
     """Predict the effect of every edge, layer and head from one gradient; check the largest."""
-    from experiments import screen as experiment
+    from flowjax_experiments import screen as experiment
 
     asked = experiment.Asked(model, questions, top, heads, groups)
     experiment.run(asked, out, overwrite=overwrite)

@@ -9,7 +9,7 @@ from flowjax.cli.options import Memory, Model, Overwrite, asks_questions
 from flowjax.errors import FlowjaxError
 
 if TYPE_CHECKING:
-    from experiments.selection import Selection
+    from flowjax_experiments.selection import Selection
 
 
 @asks_questions
@@ -44,7 +44,7 @@ def sweep(
     overwrite: Overwrite = False,
 ) -> None:
     """Cut attention edges in every window of layers and watch the answer's probability."""
-    from experiments import information_flow
+    from flowjax_experiments import information_flow
 
     asked = information_flow.Asked(
         model=model,
@@ -69,6 +69,6 @@ def figures(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
 ) -> None:
     """Draw a run's figures and print its summary again, from its results alone."""
-    from experiments.redraw import redraw
+    from flowjax_experiments.redraw import redraw
 
     redraw(run)

@@ -13,7 +13,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from flowjax.errors import FlowjaxError
-from flowjax.models.hf_config import HFConfig
+from flowjax.hf_config import HFConfig
 
 _LONG_SIDE = 640  # pixels; bounds what the first resize of `FramePreprocessor` makes
 _BICUBIC = 3  # Pillow's number, which configuration files use

@@ -10,7 +10,7 @@ from jaxtyping import Float32, UInt8
 
 from flowjax.data.temporal_patches import ProcessorDefaults, TemporalPatchPreprocessor
 from flowjax.errors import FlowjaxError
-from flowjax.models.hf_config import HFConfig
+from flowjax.hf_config import HFConfig
 
 DEFAULTS = ProcessorDefaults(
     patch=14,

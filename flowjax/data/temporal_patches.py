@@ -15,7 +15,7 @@ from PIL import Image
 
 from flowjax.data.preprocess import NO_EFFECT, Normalisation, read_normalisation
 from flowjax.errors import FlowjaxError
-from flowjax.models.hf_config import HFConfig
+from flowjax.hf_config import HFConfig
 
 _LONGEST_RATIO = 200
 """Of the long to the short side of a frame."""

@@ -10,10 +10,10 @@ from jaxtyping import Array, Int
 from flowjax.edges import DenseMask, EdgeMask, Knockout, Mask, causal_mask, edge_table
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import NOTHING, Decoder, DecoderConfig, Keep, Trace
-from flowjax.sweep.answers import Embedded
-from flowjax.sweep.cost import CHUNK
-from flowjax.sweep.engine import GROUP_STEP
-from flowjax.sweep.plan import LENGTH_STEP, round_up
+from flowjax.sweeps.answers import Embedded
+from flowjax.sweeps.cost import CHUNK
+from flowjax.sweeps.engine import GROUP_STEP
+from flowjax.sweeps.plan import LENGTH_STEP, round_up
 
 
 class PaddedPrompt(NamedTuple):

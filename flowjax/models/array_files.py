@@ -13,7 +13,7 @@ from pathlib import Path
 import jax.numpy as jnp
 
 from flowjax.errors import FlowjaxError
-from flowjax.models.registry import read_json
+from flowjax.files import read_json
 
 METADATA, OCDBT = ".zarray", "manifest.ocdbt"
 

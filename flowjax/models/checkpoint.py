@@ -22,8 +22,9 @@ from jax.sharding import Mesh
 from tokenizers import Tokenizer
 
 from flowjax.errors import FlowjaxError
+from flowjax.files import read_json
 from flowjax.models.array_files import check_array_files
-from flowjax.models.registry import Family, Preprocess, families, read_json
+from flowjax.models.registry import Family, Preprocess, families
 from flowjax.models.sharding import one_device, parameter_sharding
 from flowjax.models.video_llm import VideoLLM, VideoLLMConfig, abstract_model, parameter_shapes
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from flowjax.errors import FlowjaxError
+from flowjax.hf_config import HFConfig
 from flowjax.models.decoder import DecoderConfig
-from flowjax.models.hf_config import HFConfig
 from flowjax.models.rope_config import read_rope
 
 

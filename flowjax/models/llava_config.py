@@ -3,9 +3,9 @@
 import dataclasses
 
 from flowjax.errors import FlowjaxError
+from flowjax.hf_config import HFConfig
 from flowjax.models.activations import Activation, read_activation
 from flowjax.models.decoder import DecoderConfig
-from flowjax.models.hf_config import HFConfig
 
 FRAMES = 32
 """Frames of a video where `num_frames` is not in the configuration, which is not in released ones.

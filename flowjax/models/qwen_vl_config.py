@@ -6,8 +6,8 @@ from typing import Any
 
 from flowjax.data.prompt import VideoShape
 from flowjax.errors import FlowjaxError
+from flowjax.hf_config import HFConfig
 from flowjax.models.decoder import DecoderConfig
-from flowjax.models.hf_config import HFConfig
 from flowjax.models.rope import MultimodalRope, Rope
 
 PLACEHOLDER = "<|video_pad|>"

@@ -2,11 +2,9 @@
 
 import functools
 import importlib
-import json
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float, UInt8
@@ -62,20 +60,3 @@ def family_of(config: Mapping[str, Any], source: str) -> Family:
         f"{source}: model_type {config.get('model_type')!r} is not supported; "
         f"the families are {', '.join(sorted(families()))}"
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        FlowjaxError: the file is missing or is not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FlowjaxError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
-        raise FlowjaxError(f"{path}: not readable as JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise FlowjaxError(f"{path}: must hold a JSON object")
-    return value

@@ -3,7 +3,7 @@
 import math
 
 from flowjax.errors import FlowjaxError
-from flowjax.models.hf_config import HFConfig
+from flowjax.hf_config import HFConfig
 from flowjax.models.rope import DynamicRope, LinearRope, LongRope, Rope, RotaryEmbedding
 
 THETA = 10000.0

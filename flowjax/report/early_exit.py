@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flowjax.early_exit import calibrate, exits, settled
+from flowjax.lens.early_exit import calibrate, exits, settled
 from flowjax.report.arrays import by_sample
 from flowjax.report.canvas import Line, draw_lines, head, save_figure, tidy
 from flowjax.report.figures import COLOURS

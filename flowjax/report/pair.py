@@ -26,7 +26,7 @@ def draw_pair(tables: Mapping[str, pa.Table], path: Path) -> Path:
     """Draw the sweeps of some models over the same tasks and edges.
 
     Args:
-        tables: rows of `flowjax.sweep.rows.SCHEMA`, by the model's name in the figure; a task that
+        tables: rows of `flowjax.sweeps.rows.SCHEMA`, by the model's name in the figure; a task that
             a model has no rows of stays without its lines.
         path: the PNG to write.
 

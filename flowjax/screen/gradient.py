@@ -8,7 +8,7 @@ which closes its gates, changes f by about::
 
 It is a first order: where an edge holds nearly all that a row reads it can say little, and where it
 is all that its rows read it says 0, since scaling a row's gates alike changes nothing. What it
-singles out is therefore checked by exact knockouts (`experiments.screen`).
+singles out is therefore checked by exact knockouts (`flowjax_experiments.screen`).
 
 This is attribution patching (Nanda 2023; Syed et al. 2023, arXiv 2310.10348) with a knockout in
 place of a patch. Attention is computed again in the backward pass instead of being kept, so memory
@@ -26,10 +26,10 @@ from jaxtyping import Array, Float, Int
 from flowjax.edges import CROSS_FRAME, Edge, GatedMask, count_edges
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import Decoder
-from flowjax.sweep.answers import Embedded
-from flowjax.sweep.cost import CHUNK
-from flowjax.sweep.engine import GROUP_STEP
-from flowjax.sweep.plan import LENGTH_STEP, round_up
+from flowjax.sweeps.answers import Embedded
+from flowjax.sweeps.cost import CHUNK
+from flowjax.sweeps.engine import GROUP_STEP
+from flowjax.sweeps.plan import LENGTH_STEP, round_up
 
 PARTS = ("system", "video", "instruction", "question", "last")
 """Groups that share no position and leave none out, in every prompt that has them all."""

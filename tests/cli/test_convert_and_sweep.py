@@ -12,7 +12,7 @@ import pytest
 from flowjax.data.encode import write_mp4
 from flowjax.edges import EDGE_SETS, STYLES
 from flowjax.models.checkpoint import load_model
-from flowjax.sweep.rows import SCHEMA
+from flowjax.sweeps.rows import SCHEMA
 from flowjax.version import __version__
 from tests.videos import moving_square
 

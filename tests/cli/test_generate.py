@@ -6,12 +6,12 @@ import shutil
 import pytest
 from tokenizers import Tokenizer
 
-from experiments.generate import Asked, printable, run, stream_text
-from experiments.shapes.tokenizer import train_tokenizer
 from flowjax.errors import FlowjaxError
-from flowjax.models.end_tokens import end_tokens
+from flowjax.inference.decode import Sampling
+from flowjax.inference.end_tokens import end_tokens
 from flowjax.pathway import default_pathway, write_pathway
-from flowjax.pruned.decode import Sampling
+from flowjax_experiments.generate import Asked, printable, run, stream_text
+from flowjax_experiments.shapes.tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module", autouse=True)

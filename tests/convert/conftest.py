@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.synthetic import write_checkpoint
-from convert.run import convert
 from flowjax.errors import FlowjaxError
+from flowjax_benchmarks.synthetic import write_checkpoint
+from flowjax_convert.run import convert
 from tests.convert.checkpoints import light_copy
 
 

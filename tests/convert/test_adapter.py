@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from benchmarks.synthetic import write_checkpoint
-from convert.adapter_config import AdapterConfig
-from convert.run import convert
-from convert.verify import verify
 from flowjax.cli import app
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model, read_manifest
+from flowjax_benchmarks.synthetic import write_checkpoint
+from flowjax_convert.adapter_config import AdapterConfig
+from flowjax_convert.run import convert
+from flowjax_convert.verify import verify
 from tests.convert.checkpoints import edit_json
 
 CONFIG = {

@@ -10,10 +10,10 @@ import sys
 import jax
 import pytest
 
-from benchmarks.synthetic import write_checkpoint
-from convert.run import convert
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
+from flowjax_benchmarks.synthetic import write_checkpoint
+from flowjax_convert.run import convert
 from tests.convert.checkpoints import edit_json
 
 DOWN = "params/decoder.layers.down.kernel"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convert.export import export_checkpoint, export_tensors
-from convert.run import convert
 from flowjax.errors import FlowjaxError
+from flowjax.files import read_json
 from flowjax.models.checkpoint import load_model
-from flowjax.models.registry import read_json
+from flowjax_convert.export import export_checkpoint, export_tensors
+from flowjax_convert.run import convert
 from tests.random_checkpoint import write_random_checkpoint
 
 

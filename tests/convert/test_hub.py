@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from benchmarks.synthetic import write_checkpoint
-from convert.verify import verify
 from flowjax.models.checkpoint import read_manifest
+from flowjax_benchmarks.synthetic import write_checkpoint
+from flowjax_convert.verify import verify
 from tests.convert.checkpoints import shard
 from tests.convert.hub_server import TOKEN, Hub, serve
 
 CHILD = """
 import sys
-from convert.run import convert
+from flowjax_convert.run import convert
 from flowjax.errors import FlowjaxError
 try:
     convert(sys.argv[1], sys.argv[2], revision=sys.argv[3] or None)

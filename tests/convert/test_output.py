@@ -10,18 +10,18 @@ import time
 
 import pytest
 
-import convert.output
-import convert.run
-from convert.output import new_directory
-from convert.run import convert as run_conversion
-from convert.verify import verify
+import flowjax_convert.output
+import flowjax_convert.run
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import read_manifest
+from flowjax_convert.output import new_directory
+from flowjax_convert.run import convert as run_conversion
+from flowjax_convert.verify import verify
 from tests.convert.checkpoints import tensors_of
 
 CHILD = """
 import resource, signal, sys
-import convert.run
+import flowjax_convert.run
 from flowjax.errors import FlowjaxError
 if sys.argv[3] == "limited":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -88,7 +88,7 @@ def test_failed_overwrite_keeps_the_old_model(tiny, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("broken")
 
-    monkeypatch.setattr(convert.run, "write_parameters", fail)
+    monkeypatch.setattr(flowjax_convert.run, "write_parameters", fail)
     with pytest.raises(FlowjaxError, match="broken"):
         run_conversion(tiny, tmp_path / "out", note="new", overwrite=True)
     assert read_manifest(tmp_path / "out").note == "old"
@@ -104,7 +104,7 @@ def test_parent_that_is_a_file(refused, tmp_path, source):
 def test_parents_are_created_and_removed_again(tiny, tmp_path, monkeypatch):
     run_conversion(tiny, tmp_path / "a" / "b" / "out")
     assert not verify(tiny, tmp_path / "a" / "b" / "out").differences
-    monkeypatch.setattr(convert.run, "write_parameters", lambda *_: 1 / 0)
+    monkeypatch.setattr(flowjax_convert.run, "write_parameters", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_conversion(tiny, tmp_path / "c" / "d" / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"a"}
@@ -112,7 +112,7 @@ def test_parents_are_created_and_removed_again(tiny, tmp_path, monkeypatch):
 
 def test_too_little_space_is_an_early_error(refused, monkeypatch):
     usage = convert.output.shutil.disk_usage("/")._replace(free=10**6)
-    monkeypatch.setattr(convert.output.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(flowjax_convert.output.shutil, "disk_usage", lambda _: usage)
     refused("it needs 0.1 GB", "0.0 GB left")
 
 

@@ -6,11 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convert.mapping import Ignored, Rule, TensorTable, Tied, family_tables, flat, transposed
-from convert.plan import arranged, make_plan
-from convert.safetensors_file import TensorHeader
 from flowjax.errors import FlowjaxError
 from flowjax.models.registry import families
+from flowjax_convert.mapping import (
+    Ignored,
+    Rule,
+    TensorTable,
+    Tied,
+    family_tables,
+    flat,
+    transposed,
+)
+from flowjax_convert.plan import arranged, make_plan
+from flowjax_convert.safetensors_file import TensorHeader
 
 QUERY, KEY, VALUE = (f"layers/{name}/kernel" for name in ("query", "key", "value"))
 FUSED = "l.{layer}.qkv"

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from convert.run import convert
+from flowjax_convert.run import convert
 from tests.convert.checkpoints import (
     edit_json,
     read_file,

@@ -11,10 +11,10 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
-from convert.run import SIDE_FILES, convert
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model, read_manifest
 from flowjax.version import __version__
+from flowjax_convert.run import SIDE_FILES, convert
 from tests.convert.checkpoints import edit_json, numpy_tensors, shard, tensors_of, write_file
 
 TEXT = "language_model.model.layers."

@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from convert.run import convert
-from convert.verify import verify
 from flowjax.errors import FlowjaxError
+from flowjax_convert.run import convert
+from flowjax_convert.verify import verify
 from tests.convert.checkpoints import edit_json, rewrite, tensors_of, write_file
 
 KEY = "language_model.model.layers.1.mlp.down_proj.weight"

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import convert.writer
-from convert.mapping import Rule
-from convert.plan import Parameter
-from convert.writer import blocks, chunk_shape, contiguous
+import flowjax_convert.writer
+from flowjax_convert.mapping import Rule
+from flowjax_convert.plan import Parameter
+from flowjax_convert.writer import blocks, chunk_shape, contiguous
 
 
 def parameter(path, shape, *, stacked=True, dtype=np.float32):
@@ -24,7 +24,7 @@ def test_blocks_cover_an_array_once_and_in_whole_chunks(data):
     limit = data.draw(st.integers(1, 200))
     seen = np.zeros(shape, int)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convert.writer, "BLOCK", limit)
+        patch.setattr(flowjax_convert.writer, "BLOCK", limit)
         for where in blocks(shape, tuple(chunk), 4):
             seen[where] += 1
             assert all(part.start % size == 0 for part, size in zip(where, chunk, strict=True))

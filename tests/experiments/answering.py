@@ -7,8 +7,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from convert.run import convert
 from flowjax.data.encode import write_mp4
+from flowjax_convert.run import convert
 from tests.random_checkpoint import NOTE, write_random_checkpoint
 
 OPTIONS = ("to the left", "to the right", "up", "down")

@@ -28,7 +28,7 @@ def assert_redrawn(flowjax, out: Path, printed: str) -> None:
         assert before[path].startswith(b"\x89PNG") and len(before[path]) > 10_000
         path.unlink()
     with pytest.MonkeyPatch.context() as patch:
-        for name in [*LOADERS, *(f"experiments.{name}.load_model" for name in EXPERIMENTS)]:
+        for name in [*LOADERS, *(f"flowjax_experiments.{name}.load_model" for name in EXPERIMENTS)]:
             patch.setattr(name, _refuse)
         again = flowjax("figures", out)
     assert again.code == 0, again.err

@@ -6,14 +6,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from convert.run import convert
-from experiments.compare import SCHEMA
+from flowjax.asked.prepare import embed, prepare
 from flowjax.data.tvbench import read_tvbench
 from flowjax.edges import Edge, Knockout
 from flowjax.models.checkpoint import load_model
 from flowjax.report.compare import cut_accuracies, paired_curves
-from flowjax.sweep.reference import full_forwards
-from flowjax.sweep.sample import embed, prepare
+from flowjax.sweeps.reference import full_forwards
+from flowjax_convert.run import convert
+from flowjax_experiments.compare import SCHEMA
 from tests.random_checkpoint import write_random_checkpoint
 
 ARGUMENTS = ["--samples", "all", "--limit", 2, "--window", 3, "--edges", "vql-to-ql"]

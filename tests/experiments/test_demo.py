@@ -5,9 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from experiments.demo import MODELS
-from experiments.shapes import PAIR
 from flowjax.data.shapes.tasks import VIDEO_TASKS
+from flowjax_experiments.demo import MODELS
+from flowjax_experiments.shapes import PAIR
 
 LEARNED = ("moving_direction", "action_antonym", "scene_transition")
 PER_TASK = 6

@@ -4,14 +4,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.diagnose import SCHEMA
+from flowjax.asked.prepare import embed, prepare
 from flowjax.data.tvbench import read_tvbench
 from flowjax.edges import Edge, Knockout
 from flowjax.models.checkpoint import load_model
 from flowjax.report.diagnosis import Diagnosed, draw_diagnosis, shares
 from flowjax.report.statistics import difference_interval, proportion_interval
-from flowjax.sweep.reference import full_forwards
-from flowjax.sweep.sample import embed, prepare
+from flowjax.sweeps.reference import full_forwards
+from flowjax_experiments.diagnose import SCHEMA
 
 
 @pytest.fixture(scope="module")

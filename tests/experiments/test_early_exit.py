@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from experiments.early_exit import FRONTIER, SCHEMA
-from experiments.halves import halves
+from flowjax.asked.prepare import embed, prepare
 from flowjax.data.tvbench import read_tvbench
-from flowjax.early_exit import calibrate, exits, settled
 from flowjax.errors import FlowjaxError
+from flowjax.lens.early_exit import calibrate, exits, settled
 from flowjax.models.checkpoint import load_model
 from flowjax.report.early_exit import TOLERANCES, Readings, judge
-from flowjax.sweep.reference import full_forwards
-from flowjax.sweep.sample import embed, prepare
+from flowjax.sweeps.reference import full_forwards
+from flowjax_experiments.early_exit import FRONTIER, SCHEMA
+from flowjax_experiments.halves import halves
 
 
 @pytest.fixture(scope="module")

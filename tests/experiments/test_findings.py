@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.shapes import PAIR
-from experiments.shapes.findings import IMAGE_TASKS, MODELS, findings
 from flowjax.data.shapes.tasks import VIDEO_TASKS
+from flowjax_experiments.shapes import PAIR
+from flowjax_experiments.shapes.findings import IMAGE_TASKS, MODELS, findings
 
 DOCS = Path(__file__).parents[2] / "docs"
 LAYERS = 8

@@ -6,17 +6,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.open_ended import SCHEMA
+from flowjax.asked.prepare import ask, embed_prompt
 from flowjax.data.prompt import Question
 from flowjax.data.sample import Sample
 from flowjax.edges import Edge, Knockout
+from flowjax.inference.anchor import continued, tokens_until
+from flowjax.inference.greedy import greedy
 from flowjax.models.checkpoint import load_model
-from flowjax.models.generate import greedy
 from flowjax.report.anchor import draw_anchor
-from flowjax.sweep.anchor import continued, tokens_until
-from flowjax.sweep.answers import Embedded
-from flowjax.sweep.reference import full_forwards
-from flowjax.sweep.sample import ask, embed_prompt
+from flowjax.sweeps.answers import Embedded
+from flowjax.sweeps.reference import full_forwards
+from flowjax_experiments.open_ended import SCHEMA
 
 WINDOW = ["--window", 3, "--edges", "vql-to-ql"]
 

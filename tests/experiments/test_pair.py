@@ -6,14 +6,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from convert.run import convert
-from experiments.shapes import PAIR
-from experiments.shapes.make import show_orders
-from experiments.shapes.recipe import STAGES, Recipe
-from experiments.train_shapes import run
 from flowjax.data.frame_order import ORDERS
 from flowjax.data.shapes.benchmark import TASKS, write_benchmark
 from flowjax.data.shapes.world import OPPOSITE
+from flowjax_convert.run import convert
+from flowjax_experiments.shapes import PAIR
+from flowjax_experiments.shapes.make import show_orders
+from flowjax_experiments.shapes.recipe import STAGES, Recipe
+from flowjax_experiments.train_shapes import run
 
 MODELS = ("image", "video")
 

@@ -5,7 +5,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.halves import halves
 from flowjax.errors import FlowjaxError
 from flowjax.pathway import Pathway, read_pathway
 from flowjax.report.frontier import (
@@ -18,6 +17,7 @@ from flowjax.report.frontier import (
     span,
 )
 from flowjax.report.statistics import Interval
+from flowjax_experiments.halves import halves
 from tests.report.tables import sweep_table
 
 

@@ -5,15 +5,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.screen import EXACT_SCHEMA, SCHEMA
+from flowjax.asked.prepare import embed, prepare
 from flowjax.data.tvbench import read_tvbench
 from flowjax.edges import Edge, Knockout
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
 from flowjax.report.screen import agreement, screened
 from flowjax.screen.choose import Gate, choose, mean_effects
-from flowjax.sweep.reference import full_forwards
-from flowjax.sweep.sample import embed, prepare
+from flowjax.sweeps.reference import full_forwards
+from flowjax_experiments.screen import EXACT_SCHEMA, SCHEMA
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,18 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convert.run import convert
-from experiments.shapes.batches import (
+from flowjax.asked.prepare import prepare
+from flowjax.data.encode import write_mp4
+from flowjax.data.prompt import Question
+from flowjax.data.sample import Sample
+from flowjax.data.shapes.benchmark import FPS, FRAMES, SIZE
+from flowjax.data.shapes.paint import frames
+from flowjax.data.shapes.scene import Scene, Thing, tracks
+from flowjax.data.shapes.world import COLOURS, SHAPES
+from flowjax.models.checkpoint import load_model
+from flowjax.train.loop import Schedule
+from flowjax_convert.run import convert
+from flowjax_experiments.shapes.batches import (
     MIX,
     TRUE,
     Texts,
@@ -21,20 +31,10 @@ from experiments.shapes.batches import (
     pixel_values,
     shares,
 )
-from experiments.shapes.leaks import Asked, Probe
-from experiments.shapes.model import MEAN, STD, fresh_model, model_config, shapes_tokenizer
-from experiments.shapes.recipe import STAGES, Recipe
-from experiments.train_shapes import run
-from flowjax.data.encode import write_mp4
-from flowjax.data.prompt import Question
-from flowjax.data.sample import Sample
-from flowjax.data.shapes.benchmark import FPS, FRAMES, SIZE
-from flowjax.data.shapes.paint import frames
-from flowjax.data.shapes.scene import Scene, Thing, tracks
-from flowjax.data.shapes.world import COLOURS, SHAPES
-from flowjax.models.checkpoint import load_model
-from flowjax.sweep.sample import prepare
-from flowjax.train.loop import Schedule
+from flowjax_experiments.shapes.leaks import Asked, Probe
+from flowjax_experiments.shapes.model import MEAN, STD, fresh_model, model_config, shapes_tokenizer
+from flowjax_experiments.shapes.recipe import STAGES, Recipe
+from flowjax_experiments.train_shapes import run
 
 
 def schedule(steps=2):

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.sweep import prompt_layout
 from flowjax.edges import Edge, Knockout, count_edges, cut_table, edge_table
 from flowjax.errors import FlowjaxError
 from flowjax.kernels.pruned_attention import block_map, stack_maps
 from flowjax.kernels.pruned_attention.blocks import FULL, NONE, PARTIAL, BlockMap, unpack
+from flowjax_benchmarks.sweep import prompt_layout
 from tests.kernels.cases import problem
 
 

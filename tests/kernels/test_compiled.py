@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_tpu_compiler_takes_the_kernel(tmp_path):
     """In a process of its own: libtpu is configured once, by the environment."""
     path = tmp_path / "compiled.json"
-    command = [sys.executable, "-m", "benchmarks.kernel_tpu", "--json", str(path)]
+    command = [sys.executable, "-m", "flowjax_benchmarks.kernel_tpu", "--json", str(path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900

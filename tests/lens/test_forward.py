@@ -12,7 +12,7 @@ from flowjax.lens.forward import forward, pad_prompt, padded_dense, padded_mask
 from flowjax.lens.read import read_logits
 from flowjax.models.decoder import Keep
 from flowjax.pathway import random_edges
-from flowjax.sweep.reference import last_logits
+from flowjax.sweeps.reference import last_logits
 from tests.lens.tiny import HEADS, LAYERS, LAYOUT, decoder, prompt
 
 MODEL = decoder()

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convert.run import convert
 from flowjax.data.prompt import Question, VideoShape
 from flowjax.layout import EncodedPrompt, TokenLayout, encode_prompt
 from flowjax.lens.grid import frame_grids
@@ -15,6 +14,7 @@ from flowjax.models.pixel_shuffle import PixelShuffleConfig
 from flowjax.models.projector import MlpProjectorConfig, PoolingProjectorConfig
 from flowjax.models.spatial_pool import HalvingPoolConfig, StridedPoolConfig
 from flowjax.models.video_llm import VideoLLMConfig
+from flowjax_convert.run import convert
 from tests.lens.tiny import decoder
 
 SIDE, FRAMES, WIDTH = 4, 2, 6

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convert.run import convert
 from flowjax.data.encode import write_mp4
 from flowjax.data.prompt import Question
 from flowjax.data.sample import Sample
@@ -14,6 +13,7 @@ from flowjax.errors import FlowjaxError
 from flowjax.lens import pictures
 from flowjax.lens.pictures import FOLDER, Pictures, keep_pictures, pictures_of, read_pictures
 from flowjax.models.checkpoint import load_model
+from flowjax_convert.run import convert
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from experiments.shapes.tokenizer import train_tokenizer
 from flowjax.compilation import memory_of
 from flowjax.errors import FlowjaxError
 from flowjax.lens.forward import forward, pad_prompt, padded_mask
 from flowjax.lens.project import logit_lens, option_ids
 from flowjax.lens.read import read_generation, read_lens, read_logits
 from flowjax.models.decoder import Keep
+from flowjax_experiments.shapes.tokenizer import train_tokenizer
 from tests.lens.tiny import LAYERS, LAYOUT, decoder, prompt
 
 MODEL = decoder()

@@ -7,7 +7,7 @@ from flax import nnx
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import Decoder, DecoderConfig
 from flowjax.models.rope import Rope
-from flowjax.sweep.answers import Embedded
+from flowjax.sweeps.answers import Embedded
 
 LAYERS, HEADS, WIDTH = 3, 4, 32
 NAMES = (

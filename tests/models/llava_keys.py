@@ -8,8 +8,8 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from convert.run import convert
 from flowjax.models.checkpoint import load_model
+from flowjax_convert.run import convert
 from tests.models.parity import Pair
 
 TOWER, INNER = "vision_tower.", "vision_tower.vision_model."

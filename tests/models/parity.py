@@ -27,17 +27,17 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 
-from convert.run import convert
+from flowjax.asked.prepare import Prepared, Sample, embed
 from flowjax.data.prompt import Question, VideoShape
 from flowjax.edges import Knockout, causal_mask, cut_table, dense, parse_edges, windows
+from flowjax.inference.greedy import greedy
 from flowjax.layout import EncodedPrompt, encode_prompt
 from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.models.decoder import Keep
-from flowjax.models.generate import greedy
-from flowjax.sweep.answers import Embedded
-from flowjax.sweep.engine import planned
-from flowjax.sweep.reference import full_forwards
-from flowjax.sweep.sample import Prepared, Sample, embed
+from flowjax.sweeps.answers import Embedded
+from flowjax.sweeps.engine import planned
+from flowjax.sweeps.reference import full_forwards
+from flowjax_convert.run import convert
 
 RELATIVE = 1e-4
 ABSOLUTE = 1e-4

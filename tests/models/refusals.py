@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convert.mapping import table_of
-from convert.plan import make_plan
-from convert.safetensors_file import TensorHeader
-from convert.source import Source, open_source
 from flowjax.errors import FlowjaxError
-from flowjax.models.hf_config import EXPECTED, NEUTRAL
+from flowjax.hf_config import EXPECTED, NEUTRAL
 from flowjax.models.registry import family_of
 from flowjax.models.video_llm import parameter_shapes
+from flowjax_convert.mapping import table_of
+from flowjax_convert.plan import make_plan
+from flowjax_convert.safetensors_file import TensorHeader
+from flowjax_convert.source import Source, open_source
 
 UNSUPPORTED = ("nonsense", [7], -30)
 """No field of any configuration may have one of these values."""

@@ -12,8 +12,8 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 
 from flowjax.errors import FlowjaxError
+from flowjax.hf_config import HFConfig
 from flowjax.models.decoder_config import READERS, read_decoder, read_phi3
-from flowjax.models.hf_config import HFConfig
 from flowjax.models.rope import LongRope, Rope
 
 SIZES = {

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import save_file
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-from convert.run import convert
 from flowjax.data.prompt import Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
 from flowjax.models.families.internvl import FAMILY, SYSTEM, read_config
 from flowjax.models.sharding import split_axes
 from flowjax.models.video_llm import parameter_shapes
+from flowjax_convert.run import convert
 from tests.models import parity
 from tests.models.refusals import check_fields_refused, check_keys_refused
 

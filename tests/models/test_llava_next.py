@@ -14,8 +14,8 @@ from transformers import (
     LlavaNextForConditionalGeneration,
 )
 
-from convert.run import convert
 from flowjax.errors import FlowjaxError
+from flowjax_convert.run import convert
 from tests.models import parity
 from tests.models.llava_keys import check_same_parameters, check_spellings
 

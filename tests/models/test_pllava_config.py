@@ -5,8 +5,8 @@ import copy
 import pytest
 
 from flowjax.errors import FlowjaxError
+from flowjax.hf_config import EXPECTED, NEUTRAL
 from flowjax.models.families.pllava import FAMILY, read_config
-from flowjax.models.hf_config import EXPECTED, NEUTRAL
 from flowjax.models.registry import family_of
 
 GENERIC = {

@@ -14,7 +14,6 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 from transformers.vision_utils import get_vision_window_index
 
-from convert.run import convert
 from flowjax.data.prompt import RopeGrid, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.layout import encode_prompt, rope_positions
@@ -23,6 +22,7 @@ from flowjax.models.rope import MultimodalRope
 from flowjax.models.sharding import split_axes
 from flowjax.models.video_llm import parameter_shapes
 from flowjax.models.vision.qwen2_5_vl import frame_windows
+from flowjax_convert.run import convert
 from tests.convert.checkpoints import rewrite, tensors_of
 from tests.models import parity
 from tests.models.qwen_vl import (

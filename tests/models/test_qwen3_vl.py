@@ -23,8 +23,8 @@ from flowjax.models.rope import MultimodalRope
 from flowjax.models.sharding import split_axes
 from flowjax.models.video_llm import parameter_shapes
 from flowjax.models.vision.qwen3_vl import interpolation_matrix
-from flowjax.sweep.engine import planned
-from flowjax.sweep.reference import full_forwards
+from flowjax.sweeps.engine import planned
+from flowjax.sweeps.reference import full_forwards
 from tests.models import parity
 from tests.models.qwen_vl import (
     TEXT,

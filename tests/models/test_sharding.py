@@ -6,7 +6,8 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from flowjax.errors import FlowjaxError
-from flowjax.models.registry import family_of, read_json
+from flowjax.files import read_json
+from flowjax.models.registry import family_of
 from flowjax.models.sharding import RULES, parameter_sharding, split_axes
 from flowjax.models.video_llm import parameter_shapes
 

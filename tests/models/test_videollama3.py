@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convert.run import convert, read_checkpoint
+from flowjax.asked.prepare import Sample, embed, prepare
 from flowjax.data.encode import write_mp4
 from flowjax.data.prompt import Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
 from flowjax.models.families.videollama3 import FAMILY
 from flowjax.models.vision.siglip_navit import patch_rotary, read_all_frames, read_own_frame
-from flowjax.sweep.sample import Sample, embed, prepare
+from flowjax_convert.run import convert, read_checkpoint
 from tests.convert.checkpoints import light_copy, rewrite, tensors_of
 from tests.models.parity import random_frames
 from tests.models.refusals import check_fields_refused, check_keys_refused

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convert.run import convert
 from flowjax.data.prompt import Prompt, Question, VideoShape
 from flowjax.edges import EdgeMask, causal_mask
 from flowjax.layout import EncodedPrompt, encode_prompt
 from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.models.decoder import Keep, Trace
-from flowjax.sweep.answers import Embedded
+from flowjax.sweeps.answers import Embedded
+from flowjax_convert.run import convert
 
 ORACLE = Path(__file__).parent / "data"
 ORACLE_DEFAULT = ("internvl", "pllava", "videollama3")

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import lens, pathways, probability
+from flowjax.asked.prepare import Prepared
 from flowjax.data.sample import Sample
 from flowjax.pathway import Pathway
-from flowjax.sweep.sample import Prepared
+from flowjax_experiments import lens, pathways, probability
 
 ABSOLUTE = 1e-4
 RELATIVE = 1e-4

@@ -28,8 +28,8 @@ from flowjax.models.attention import attend
 from flowjax.models.checkpoint import load_model
 from flowjax.models.stack import layer_at
 from flowjax.pathway import Pathway
-from flowjax.sweep.engine import planned
-from flowjax.sweep.reference import full_forwards, last_logits
+from flowjax.sweeps.engine import planned
+from flowjax.sweeps.reference import full_forwards, last_logits
 
 RELATIVE = 1e-4
 ABSOLUTE = 1e-4

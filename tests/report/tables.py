@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
-from flowjax.sweep.rows import SCHEMA
+from flowjax.sweeps.rows import SCHEMA
 
 
 def sweep_table(

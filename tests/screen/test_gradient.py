@@ -28,12 +28,12 @@ from flowjax.screen.gradient import (
     gated_log_probability,
     gradient,
 )
-from flowjax.sweep.answers import Embedded
-from flowjax.sweep.engine import GROUP_STEP, planned, prefill
-from flowjax.sweep.reference import last_logits
+from flowjax.sweeps.answers import Embedded
+from flowjax.sweeps.engine import GROUP_STEP, planned, prefill
+from flowjax.sweeps.reference import last_logits
 from tests.strategies import knockouts, layouts
-from tests.sweep.test_engine import HEADS, LAYERS, VARIANTS, embeddings, long_layout
-from tests.sweep.test_plan import config
+from tests.sweeps.test_engine import HEADS, LAYERS, VARIANTS, embeddings, long_layout
+from tests.sweeps.test_plan import config
 
 
 def layout_of(frame=3):

@@ -14,7 +14,7 @@ from flowjax.errors import FlowjaxError
 from flowjax.models.decoder import Decoder
 from flowjax.train.loss import token_loss
 from flowjax.train.packing import Segment, pack
-from tests.sweep.test_plan import config
+from tests.sweeps.test_plan import config
 
 PREFIX = np.arange(7, dtype=np.int32)
 

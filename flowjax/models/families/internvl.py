@@ -10,10 +10,10 @@ from typing import Any, cast, get_args
 from flowjax.data.preprocess import FramePreprocessor
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
+from flowjax.hf_config import HFConfig
 from flowjax.models.activations import read_activation
 from flowjax.models.decoder_config import read_decoder
 from flowjax.models.families.pllava import SYSTEM
-from flowjax.models.hf_config import HFConfig
 from flowjax.models.pixel_shuffle import PixelShuffleConfig
 from flowjax.models.registry import Family
 from flowjax.models.video_llm import VideoLLMConfig

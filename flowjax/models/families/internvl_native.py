@@ -11,6 +11,7 @@ from typing import Any
 from flowjax.data.preprocess import SquarePreprocessor
 from flowjax.data.prompt import Prompt, Question, VideoShape
 from flowjax.errors import FlowjaxError
+from flowjax.hf_config import HFConfig
 from flowjax.models.activations import read_activation
 from flowjax.models.decoder_config import read_decoder
 from flowjax.models.families.internvl import (
@@ -20,7 +21,6 @@ from flowjax.models.families.internvl import (
     read_frames,
     read_norm,
 )
-from flowjax.models.hf_config import HFConfig
 from flowjax.models.pixel_shuffle import PixelShuffleConfig
 from flowjax.models.registry import Family
 from flowjax.models.video_llm import VideoLLMConfig

@@ -9,9 +9,9 @@ from typing import Any
 from flowjax.data.preprocess import CropPreprocessor
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
+from flowjax.hf_config import HFConfig
 from flowjax.models.decoder_config import read_llama
 from flowjax.models.families.pllava import read_clip
-from flowjax.models.hf_config import HFConfig
 from flowjax.models.llava_config import (
     ignore_stills,
     read_frames,

@@ -10,9 +10,9 @@ from typing import Any
 from flowjax.data.preprocess import SquarePreprocessor
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
+from flowjax.hf_config import HFConfig
 from flowjax.models.activations import read_activation
 from flowjax.models.decoder_config import read_qwen2
-from flowjax.models.hf_config import HFConfig
 from flowjax.models.llava_config import (
     ignore_stills,
     read_frames,

@@ -9,9 +9,9 @@ from typing import Any
 from flowjax.data.preprocess import FramePreprocessor
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
+from flowjax.hf_config import HFConfig
 from flowjax.models.activations import read_activation
 from flowjax.models.decoder_config import read_llama
-from flowjax.models.hf_config import HFConfig
 from flowjax.models.projector import PoolingProjectorConfig
 from flowjax.models.registry import Family
 from flowjax.models.video_llm import VideoLLMConfig

@@ -10,9 +10,9 @@ from typing import Any
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, RopeGrid, VideoShape
 from flowjax.data.temporal_patches import QWEN2_5_VL
 from flowjax.errors import FlowjaxError
+from flowjax.hf_config import HFConfig
 from flowjax.models.activations import read_activation
 from flowjax.models.decoder_config import read_qwen2
-from flowjax.models.hf_config import HFConfig
 from flowjax.models.merger import MergerConfig
 from flowjax.models.qwen_vl_config import (
     PLACEHOLDER,

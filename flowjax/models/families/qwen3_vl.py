@@ -12,9 +12,9 @@ from typing import Any
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, RopeGrid, VideoShape
 from flowjax.data.temporal_patches import QWEN3_VL
 from flowjax.errors import FlowjaxError
+from flowjax.hf_config import HFConfig
 from flowjax.models.activations import read_activation
 from flowjax.models.decoder_config import read_qwen3
-from flowjax.models.hf_config import HFConfig
 from flowjax.models.merger import DeepstackMergerConfig, MergerConfig
 from flowjax.models.qwen_vl_config import (
     PLACEHOLDER,

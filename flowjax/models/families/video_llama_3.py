@@ -9,9 +9,9 @@ from typing import Any
 
 from flowjax.data.prompt import Prompt, Question, VideoShape
 from flowjax.data.shared_budget import SharedBudgetPreprocessor
+from flowjax.hf_config import HFConfig
 from flowjax.models.decoder_config import read_qwen2
 from flowjax.models.families.videollama3 import FRAMES, conversation, read_siglip_navit
-from flowjax.models.hf_config import HFConfig
 from flowjax.models.projector import MlpProjectorConfig
 from flowjax.models.registry import Family
 from flowjax.models.video_llm import VideoLLMConfig

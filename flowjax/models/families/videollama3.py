@@ -13,9 +13,9 @@ from typing import Any
 from flowjax.data.preprocess import PatchPreprocessor
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
+from flowjax.hf_config import HFConfig
 from flowjax.models.activations import read_activation
 from flowjax.models.decoder_config import read_qwen2
-from flowjax.models.hf_config import HFConfig
 from flowjax.models.projector import MlpProjectorConfig
 from flowjax.models.qwen_vl_config import axial_theta, block_grid
 from flowjax.models.registry import Family

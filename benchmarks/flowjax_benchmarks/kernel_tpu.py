@@ -1,0 +1,118 @@
+"""Compile the TPU kernel with the real compiler, without a TPU, and record what it needs.
+
+    python -m flowjax_benchmarks.kernel_tpu --json benchmarks/results/kernel-tpu-compiled.json
+
+Needs the `libtpu` wheel. Shapes are those of a 7B model: 32 heads, 128 wide.
+"""
+
+import os
+
+# Before JAX: libtpu looks for a TPU's metadata and takes a lock unless told otherwise.
+os.environ.update(
+    JAX_PLATFORMS="cpu",
+    TPU_ACCELERATOR_TYPE="v5litepod-4",
+    TPU_WORKER_HOSTNAMES="localhost",
+    TPU_SKIP_MDS_QUERY="1",
+    ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+)
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+from flowjax.kernels.pruned_attention import BlockMap, block_map, block_shape, mosaic_tpu
+from flowjax_benchmarks.kernel import layer_kinds
+from flowjax_benchmarks.record import record, say, write_result
+from flowjax_benchmarks.sweep import prompt_layout
+
+TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
+LENGTHS = {1280: 8, 16_384: 112}
+"""Positions, and the frames among them."""
+HEADS, WIDTH = 32, 128
+
+
+def first_layer(positions: int, frames: int, per_head: bool) -> BlockMap:
+    """The map of the pathway's first layer; `per_head`: half of the heads keep every edge."""
+    cell = prompt_layout(frames, 144).cell
+    cell = np.append(cell, np.full(positions - len(cell), cell[-1], np.int32))
+    _, table = layer_kinds(prompt_layout(frames, 144))[0]
+    if per_head:
+        table = np.repeat(table, HEADS, axis=0)
+        table[::2] = True
+    position = np.arange(positions, dtype=np.int32)
+    block_q, block_k = block_shape(WIDTH, "mosaic_tpu")
+    return block_map(cell, table, position, position, block_q=block_q, block_k=block_k)
+
+
+def compiled(topology: str, positions: int, dtype: str, kv_heads: int, blocks: BlockMap) -> Any:  # noqa: ANN401
+    """The kernel compiled for one device of a topology."""
+    device = topologies.get_topology_desc(topology_name=topology, platform="tpu").devices[0]
+    on_device = SingleDeviceSharding(device)
+
+    def array(shape: Sequence[int], dtype: Any) -> jax.ShapeDtypeStruct:  # noqa: ANN401
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=on_device)
+
+    rows = [array((positions, heads, WIDTH), dtype) for heads in (HEADS, kv_heads, kv_heads)]
+    position = array((positions,), np.int32)
+    specs = jax.tree.map(lambda leaf: array(leaf.shape, leaf.dtype), blocks)
+    traced = mosaic_tpu.attention.trace(*rows, position, position, specs)
+    return traced.lower(lowering_platforms=("tpu",)).compile()
+
+
+def row(chip: str, positions: int, dtype: str, kv_heads: int, per_head: bool) -> dict[str, Any]:
+    """Compile one shape; bytes and FLOPs as the compiler counts them."""
+    blocks = first_layer(positions, LENGTHS[positions], per_head)
+    start = time.perf_counter()
+    program = compiled(TOPOLOGIES[chip], positions, dtype, kv_heads, blocks)
+    seconds = time.perf_counter() - start
+    memory, cost = program.memory_analysis(), program.cost_analysis()
+    say(f"{chip} {positions} {dtype}: compiled in {seconds:.1f} s")
+    return {
+        "chip": chip,
+        "positions": positions,
+        "dtype": dtype,
+        "kv_heads": kv_heads,
+        "tables": blocks.visits.shape[0],
+        "kept_blocks": blocks.kept_blocks,
+        "causal_blocks": blocks.causal_blocks,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "output_bytes": memory.output_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "flops": cost["flops"],
+        "bytes_accessed": cost["bytes accessed"],
+        "kernels": program.as_text().count('custom_call_target="tpu_custom_call"'),
+    }
+
+
+def main() -> None:
+    """Compile every shape for every chip."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, required=True)
+    path = parser.parse_args().json
+    rows = [
+        row(chip, positions, "bfloat16", HEADS, False)
+        for chip in TOPOLOGIES
+        for positions in LENGTHS
+    ]
+    rows.append(row("v5e", 1280, "float32", 8, True))
+    write_result(
+        path,
+        {
+            "block_shape": block_shape(WIDTH, "mosaic_tpu"),
+            "compiled": rows,
+            **record(
+                ["python", "-m", "flowjax_benchmarks.kernel_tpu", "--json", str(path)], ("libtpu",)
+            ),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The demo: the trained pair on its benchmark, from checkpoints and videos to figures.
+
+An image model and the video model tuned from it answer the same questions; the paper's four edge
+sets are swept on both, and what video tuning changed is printed and drawn per task.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+
+from flowjax.compilation import use_persistent_cache
+from flowjax.data.shapes.benchmark import write_benchmark
+from flowjax.data.shapes.tasks import VIDEO_TASKS
+from flowjax.data.tvbench import read_tvbench
+from flowjax.errors import FlowjaxError
+from flowjax.models.checkpoint import load_model
+from flowjax.report.curves import strongest
+from flowjax.report.pair import draw_pair
+from flowjax.sweeps.protocol import protocol
+from flowjax.sweeps.run import sweep
+from flowjax_convert.run import convert
+from flowjax_experiments.evaluate import accuracies, evaluate
+from flowjax_experiments.printing import ends, print_table, yes
+from flowjax_experiments.shapes import PAIR
+
+MODELS = ("image", "video")
+WINDOW = 3
+PER_TASK = 12
+SHOWN = 3
+"""Edges named per model and task, those whose window changes its right answers most."""
+
+
+def run(out: Path, *, per_task: int = PER_TASK, overwrite: bool) -> None:
+    """Make the inputs beside `out`, convert both models, sweep both, and draw into `out`.
+
+    Raises:
+        FlowjaxError: `out` exists and `overwrite` is not given, or cannot be written.
+    """
+    use_persistent_cache()
+    console = Console(stderr=True)
+    inputs = out.with_name(f"{out.name}-inputs")
+    for folder, sign in ((inputs, inputs / "shapes"), (out, out / MODELS[0])):
+        if folder.exists():
+            if not overwrite or not sign.is_dir():
+                raise FlowjaxError(f"{folder} already exists; remove it or give another --out")
+            shutil.rmtree(folder)
+    console.print(f"Making {per_task} videos of each of {len(VIDEO_TASKS)} tasks")
+    write_benchmark(inputs / "shapes", split="test", per_task=per_task, tasks=tuple(VIDEO_TASKS))
+    samples = read_tvbench(inputs / "shapes", tuple(VIDEO_TASKS))
+    swept: dict[str, pa.Table] = {}
+    answered: dict[str, pa.Table] = {}
+    for name in MODELS:
+        console.print(f"Converting the {name} model to Orbax, and sweeping its right answers")
+        convert(PAIR / name, inputs / f"{name}-model")
+        loaded = load_model(inputs / f"{name}-model")
+        answered[name] = evaluate(loaded, samples, out / name / "answers").rows
+        rows = sweep(
+            loaded, samples, protocol(width=WINDOW), out / name / "sweep", chosen="correct"
+        )
+        swept[name] = rows.rows
+    report(swept, answered)
+    path = draw_pair({f"{name} model": swept[name] for name in reversed(MODELS)}, out / "pair.png")
+    for name in MODELS:
+        print(f"rows     {out / name / 'sweep' / 'results.parquet'} ({swept[name].num_rows})")
+    print(f"figure   {path}")
+
+
+def report(swept: Mapping[str, pa.Table], answered: Mapping[str, pa.Table]) -> None:
+    """Print how well both models answer, and which edges their right answers need."""
+    found = {name: {a.task: a for a in accuracies(table)} for name, table in answered.items()}
+    rows = []
+    for task in VIDEO_TASKS:
+        of_models = [found[name][task].interval for name in MODELS]
+        cells = [f"{of.mean:.2f} {ends(of, '.2f')}" for of in of_models]
+        rows.append([task, str(of_models[0].n), *cells, f"{found[MODELS[0]][task].chance:.2f}"])
+    columns = [f"{name} model" for name in MODELS]
+    print_table(
+        "Accuracy on the test split",
+        ["task"],
+        ["n", *columns, "chance"],
+        rows,
+    )
+    rows = []
+    for name in MODELS:
+        for task in VIDEO_TASKS:
+            of_task = swept[name].filter(pc.field("task") == task)
+            if not of_task.num_rows:
+                continue
+            best = sorted(strongest(of_task), key=lambda edge: -abs(edge.interval.mean))
+            for edge in best[:SHOWN]:
+                at = edge.interval
+                cells = [str(at.n), str(edge.layer), f"{at.mean:+.1f}", ends(at, "+.1f")]
+                rows.append([name, task, edge.edge, *cells, yes(at.excludes_zero)])
+    print_table(
+        f"Windows of {WINDOW} layers that change the probability of right answers most",
+        ["model", "task", "edge cut"],
+        ["n", "layer", "change %", "95% interval", "excludes 0"],
+        rows,
+    )

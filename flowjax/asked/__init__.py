@@ -1,0 +1,1 @@
+"""A question about a video as a model reads it: frames, prompt, layout, embeddings."""

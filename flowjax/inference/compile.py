@@ -1,0 +1,215 @@
+"""A pathway and a prompt's layout, compiled to static row sets, block maps and cache cuts.
+
+Layers whose input and output rows are the same share a *stage*, which one scan runs. Live rows
+only ever shrink towards the answer, so there are few stages however deep the decoder is. Within a
+stage, layers whose cache holds the same positions share a *cut*, which one scan of a decode step
+reads.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from flowjax.edges import EdgeMask, Knockout, edge_table
+from flowjax.inference.live import LayerRows, live_rows
+from flowjax.kernels.pruned_attention import BlockMap, block_map, block_shape, stack_maps
+from flowjax.layout import TokenLayout
+from flowjax.models.decoder import DecoderConfig
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Cut:
+    """Cache entries of consecutive layers that keep the same positions.
+
+    first, layers: of the decoder, from layer `first`.
+    offset: of `first` in its stage.
+    take: int32 [c], indices into what the stage keeps; None for all of it.
+    position: int32 [c], absolute.
+    written: whether a generated token reads generated tokens in any of these layers.
+    """
+
+    first: int = field(metadata={"static": True})
+    layers: int = field(metadata={"static": True})
+    offset: int = field(metadata={"static": True})
+    take: Int[Array, " c"] | None
+    position: Int[Array, " c"]
+    written: bool = field(metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Stage:
+    """Consecutive layers that one scan runs.
+
+    first, layers: of the decoder, from layer `first`.
+    rows, sources: int32, which of the stage's input rows are computed, and which are projected to
+        keys and values; None for all.
+    row_position, source_position: int32, their absolute positions.
+    keep: int32 [c], which sources are kept for decoding in any of these layers; None for all.
+    blocks: with a leading axis of layers; None where nothing is read.
+    cuts: of the kept keys and values.
+    """
+
+    first: int = field(metadata={"static": True})
+    layers: int = field(metadata={"static": True})
+    rows: Int[Array, " r"] | None
+    sources: Int[Array, " s"] | None
+    row_position: Int[Array, " r"]
+    source_position: Int[Array, " s"]
+    keep: Int[Array, " c"] | None
+    blocks: BlockMap | None
+    cuts: tuple[Cut, ...]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Compiled:
+    """Everything static about pruned inference of one prompt layout under one pathway.
+
+    mask: the pathway's edges, `allowed` bool [layers, heads or 1, g, g]. Positions after the
+        prompt's are of its final position's cell.
+    rows: int32 [r], positions of the prompt that the first layer reads; None for all.
+    stages: in the order of layers.
+    length: positions of the prompt.
+    room: generated tokens that the cache can hold.
+    """
+
+    mask: EdgeMask
+    rows: Int[Array, " r"] | None
+    stages: tuple[Stage, ...]
+    length: int = field(metadata={"static": True})
+    room: int = field(metadata={"static": True})
+
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """Cache cuts of all stages."""
+        return tuple(itertools.chain.from_iterable(stage.cuts for stage in self.stages))
+
+
+def compile_pathway(
+    layout: TokenLayout,
+    knockouts: Iterable[Knockout],
+    config: DecoderConfig,
+    *,
+    room: int = 1,
+    blocks: tuple[int, int] | None = None,
+) -> Compiled:
+    """Compile a pathway for one prompt layout; runs on the host and reads no parameter.
+
+    Args:
+        layout: the prompt's token groups.
+        knockouts: the edges the pathway cuts (see `flowjax.pathway.Pathway.knockouts`); none for
+            plain causal inference.
+        config: the decoder's.
+        room: generated tokens that the cache is to hold, at least 1.
+        blocks: query and key rows of an attention block; None for what suits this machine.
+
+    Raises:
+        FlowjaxError: see `flowjax.edges.edge_mask`.
+    """
+    blocks = blocks or block_shape(config.head_dim)
+    table = edge_table(layout, knockouts, layers=config.layers, heads=config.heads)
+    layers = live_rows(layout, table)
+    inputs = [_union([layers[0].rows, layers[0].sources]), *(layer.rows for layer in layers[:-1])]
+    stages = []
+    for first, last in _runs(inputs, layers):
+        chosen = slice(first, last + 1)
+        stages.append(_stage(layout, table[chosen], inputs[first], layers[chosen], first, blocks))
+    return Compiled(
+        mask=EdgeMask(jnp.asarray(layout.cell), jnp.asarray(table)),
+        rows=_within(inputs[0], np.arange(layout.length)),
+        stages=tuple(stages),
+        length=layout.length,
+        room=max(room, 1),
+    )
+
+
+def _runs(inputs: Sequence[np.ndarray], layers: Sequence[LayerRows]) -> Iterable[tuple[int, int]]:
+    """First and last layer of every stage."""
+    first = 0
+    for layer in range(1, len(layers) + 1):
+        if layer == len(layers) or not (
+            np.array_equal(inputs[first], layers[first].rows)
+            and np.array_equal(inputs[first], layers[layer].rows)
+        ):
+            yield first, layer - 1
+            first = layer
+
+
+def _stage(
+    layout: TokenLayout,
+    table: Bool[np.ndarray, "layers heads g g"],
+    inputs: Int[np.ndarray, " i"],
+    layers: Sequence[LayerRows],
+    first: int,
+    block: tuple[int, int],
+) -> Stage:
+    rows = layers[0].rows
+    sources = _union([layer.sources for layer in layers])
+    keep = _union([layer.cache for layer in layers])
+    maps: dict[bytes, BlockMap] = {}
+    if len(sources):
+        for allowed in table:
+            if (key := allowed.tobytes()) not in maps:
+                maps[key] = block_map(
+                    layout.cell, allowed, rows, sources, block_q=block[0], block_k=block[1]
+                )
+    blocks = stack_maps([maps[allowed.tobytes()] for allowed in table]) if maps else None
+    return Stage(
+        first=first,
+        layers=len(layers),
+        rows=_within(rows, inputs),
+        sources=_within(sources, inputs),
+        row_position=jnp.asarray(rows),
+        source_position=jnp.asarray(sources),
+        keep=_within(keep, sources),
+        blocks=jax.tree.map(jnp.asarray, blocks),
+        cuts=tuple(_cuts(layout, table, layers, keep, first)),
+    )
+
+
+def _cuts(
+    layout: TokenLayout,
+    table: Bool[np.ndarray, "layers heads g g"],
+    layers: Sequence[LayerRows],
+    keep: Int[np.ndarray, " c"],
+    first: int,
+) -> Iterable[Cut]:
+    last = layout.cell[-1]
+    written = np.any(table[:, :, last, last], axis=1)
+    offset = 0
+    for layer in range(1, len(layers) + 1):
+        if (
+            layer == len(layers)
+            or written[layer] != written[offset]
+            or not np.array_equal(layers[layer].cache, layers[offset].cache)
+        ):
+            position = layers[offset].cache
+            yield Cut(
+                first=first + offset,
+                layers=layer - offset,
+                offset=offset,
+                take=_within(position, keep),
+                position=jnp.asarray(position),
+                written=bool(written[offset]),
+            )
+            offset = layer
+
+
+def _union(positions: Sequence[Int[np.ndarray, " _"]]) -> Int[np.ndarray, " _"]:
+    return np.unique(np.concatenate(positions)).astype(np.int32)
+
+
+def _within(
+    positions: Int[np.ndarray, " k"], among: Int[np.ndarray, " n"]
+) -> Int[Array, " k"] | None:
+    """Where ascending positions are among others; None where they are all of them."""
+    if len(positions) == len(among):
+        return None
+    return jnp.asarray(np.searchsorted(among, positions), jnp.int32)

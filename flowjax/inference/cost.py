@@ -1,0 +1,98 @@
+"""What a prefill costs: full, masked, and compiled; counted, not measured."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from flowjax.inference.compile import Compiled
+from flowjax.kernels.pruned_attention import BlockMap
+from flowjax.layout import TokenLayout
+from flowjax.models.decoder import DecoderConfig
+from flowjax.pathway import edge_counts
+
+
+@dataclass(frozen=True)
+class PrefillCost:
+    """Counts over all layers and heads of one prefill.
+
+    flops: of matrix products, two for each multiplication; attention counts `edges`, logits one
+        row.
+    edges: attention scores that are computed.
+    blocks: blocks of the attention square that hold them.
+    cache_bytes: keys and values that decoding reads.
+    """
+
+    flops: int
+    edges: int
+    blocks: int
+    cache_bytes: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Prefill without a pathway, and with one, as a mask or compiled.
+
+    kept_edges: the share of causal edges that the pathway keeps. Masked, all causal scores are
+        computed and the others thrown away; compiled, only those into live rows are.
+    """
+
+    full: PrefillCost
+    masked: PrefillCost
+    compiled: PrefillCost
+    kept_edges: float
+
+
+def costs(
+    layout: TokenLayout, compiled: Compiled, config: DecoderConfig, *, value_bytes: int
+) -> Costs:
+    """Count a prefill under the pathway that `compiled` was made of.
+
+    Args:
+        layout: the prompt's token groups.
+        compiled: the pathway for this layout.
+        config: the decoder's.
+        value_bytes: of one value of a key.
+    """
+    length = layout.length
+    causal = length * (length + 1) // 2
+    of_layers = config.layers * config.heads
+    maps = [stage.blocks for stage in compiled.stages if stage.blocks is not None]
+    full = PrefillCost(
+        flops=_flops(config, config.layers * length, config.layers * length, of_layers * causal),
+        edges=of_layers * causal,
+        blocks=of_layers * _causal_blocks(length, maps[0]) if maps else 0,
+        cache_bytes=_cache_bytes(config, config.layers * length, value_bytes),
+    )
+    table = np.asarray(compiled.mask.allowed)
+    kept = np.einsum("lhts,ts->", table, edge_counts(layout)) / (table.shape[1] * config.layers)
+    heads = config.heads // table.shape[1]
+    rows = sum(stage.layers * len(stage.row_position) for stage in compiled.stages)
+    sources = sum(stage.layers * len(stage.source_position) for stage in compiled.stages)
+    edges = heads * sum(blocks.kept_edges for blocks in maps)
+    thin = PrefillCost(
+        flops=_flops(config, rows, sources, edges),
+        edges=edges,
+        blocks=heads * sum(blocks.kept_blocks for blocks in maps),
+        cache_bytes=_cache_bytes(
+            config, sum(cut.layers * len(cut.position) for cut in compiled.cuts), value_bytes
+        ),
+    )
+    return Costs(full, full, thin, float(kept / causal))
+
+
+def _flops(config: DecoderConfig, rows: int, sources: int, edges: int) -> int:
+    """FLOPs of rows, sources and edges summed over layers (edges also over heads)."""
+    a_row = 4 * config.width * config.heads * config.head_dim + 6 * config.width * config.mlp_width
+    a_source = 4 * config.width * config.kv_heads * config.head_dim
+    logits = 2 * config.width * config.vocabulary
+    return rows * a_row + sources * a_source + edges * 4 * config.head_dim + logits
+
+
+def _cache_bytes(config: DecoderConfig, entries: int, value_bytes: int) -> int:
+    return 2 * entries * config.kv_heads * config.head_dim * value_bytes
+
+
+def _causal_blocks(length: int, blocks: BlockMap) -> int:
+    """Blocks on and below the diagonal of the whole square."""
+    last = np.minimum(np.arange(blocks.block_q, length + blocks.block_q, blocks.block_q), length)
+    return int((-(-last // blocks.block_k)).sum())

@@ -1,0 +1,164 @@
+"""Prefill of a compiled pathway: live rows only, and a cache of what decoding can read.
+
+Equal to the masked full forward, to rounding: `Decoder.__call__` with the pathway's `EdgeMask`.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from flowjax.edges import EdgeMask
+from flowjax.inference.compile import Compiled, Cut, Stage
+from flowjax.kernels.pruned_attention import Implementation, pruned_attention
+from flowjax.models.decoder import Decoder, DecoderLayer, deepened
+from flowjax.models.rope import Rotary
+from flowjax.models.stack import layer_at
+from flowjax.sweeps.answers import Embedded
+
+
+class Entries(NamedTuple):
+    """Keys and values of consecutive layers: [layers, c, kv_heads, d] each."""
+
+    key: Float[Array, "layers c kv_heads d"]
+    value: Float[Array, "layers c kv_heads d"]
+
+
+class ThinCache(NamedTuple):
+    """What decoding reads, by the cuts of `Compiled`.
+
+    prompt: keys and values of the prompt's positions.
+    written: those of generated tokens, `room` entries each; None where no generated token reads
+        another.
+    generated: int32 [], generated tokens whose entries are there.
+    rope: int32 [], the rotary position of the next token.
+    """
+
+    prompt: tuple[Entries, ...]
+    written: tuple[Entries | None, ...]
+    generated: Int[Array, ""]
+    rope: Int[Array, ""]
+
+
+@functools.partial(jax.jit, static_argnames=("implementation",))
+def prefill(
+    decoder: Decoder,
+    embedded: Embedded,
+    compiled: Compiled,
+    *,
+    implementation: Implementation | None = None,
+) -> tuple[Float[Array, " vocabulary"], ThinCache]:
+    """Logits after the prompt, and the cache that `flowjax.inference.decode.decode` goes on from.
+
+    Args:
+        decoder: the model's decoder.
+        embedded: the prompt, without padding.
+        compiled: the pathway for the prompt's layout.
+        implementation: of attention; None for the best there is.
+
+    Returns:
+        float32 [vocabulary], and the cache.
+    """
+    rotary = decoder.config.rope(embedded.rope_position, compiled.length)
+    x = _taken(embedded.x, compiled.rows)
+    prompt = []
+    for stage in compiled.stages:
+        x, kept = _run(decoder, x, rotary, embedded, compiled.mask, stage, implementation)
+        prompt += [_cut(kept, cut) for cut in stage.cuts]
+    written = tuple(
+        Entries(*(_room(part, compiled.room) for part in entries)) if cut.written else None
+        for cut, entries in zip(compiled.cuts, prompt, strict=True)
+    )
+    cache = ThinCache(
+        tuple(prompt),
+        written,
+        jnp.zeros((), jnp.int32),
+        jnp.max(embedded.rope_position).astype(jnp.int32) + 1,
+    )
+    return decoder.logits(x)[0], cache
+
+
+def lower_prefill(
+    decoder: Decoder,
+    embedded: Embedded,
+    compiled: Compiled,
+    *,
+    implementation: Implementation | None = None,
+) -> tuple[jax.stages.Lowered, list[Array]]:
+    """`prefill` lowered for ahead-of-time compilation, and the compiled pathway's arrays.
+
+    The program reads decoder, prompt and these arrays.
+    """
+    pathway, structure = jax.tree.flatten(compiled)
+
+    def run(decoder: Decoder, embedded: Embedded, pathway: list[Array]) -> tuple:
+        compiled = structure.unflatten(pathway)
+        return prefill(decoder, embedded, compiled, implementation=implementation)
+
+    return jax.jit(run).lower(decoder, embedded, pathway), pathway
+
+
+def _run(
+    decoder: Decoder,
+    x: Float[Array, "i width"],
+    rotary: Rotary,
+    embedded: Embedded,
+    mask: EdgeMask,
+    stage: Stage,
+    implementation: Implementation | None,
+) -> tuple[Float[Array, "r width"], Entries]:
+    """The stage's output rows, and the keys and values that decoding reads."""
+    config = decoder.config
+    own, of_sources = (
+        Rotary(*(table[position] for table in rotary))
+        for position in (stage.row_position, stage.source_position)
+    )
+    deepstack = embedded.deepstack
+    if deepstack is not None:
+        deepstack = deepstack[:, stage.row_position]
+
+    def step(x: Array, scanned: tuple) -> tuple[Array, Entries]:
+        index, blocks = scanned
+        layer: DecoderLayer = layer_at(decoder.layers, index)
+        if blocks is None:
+            x = _taken(x, stage.rows)
+            attended = jnp.zeros((len(x), config.heads, config.head_dim), x.dtype)
+            kept = jnp.zeros((0, config.kv_heads, config.head_dim), x.dtype)
+            return deepened(layer.finish(x, attended), deepstack, index), Entries(kept, kept)
+        key, value, _ = layer.sources(_taken(x, stage.sources), stage.source_position, of_sources)
+        x = _taken(x, stage.rows)
+        attended = pruned_attention(
+            layer.queries(x, own),
+            key,
+            value,
+            mask=mask.at(index),
+            query_position=stage.row_position,
+            key_position=stage.source_position,
+            blocks=blocks,
+            implementation=implementation,
+        )
+        x = deepened(layer.finish(x, attended), deepstack, index)
+        return x, Entries(_taken(key, stage.keep), _taken(value, stage.keep))
+
+    layers = stage.first + jnp.arange(stage.layers)
+    if stage.layers > 1:
+        return jax.lax.scan(step, x, (layers, stage.blocks))
+    # A single layer may take rows away, which no scan can.
+    x, kept = step(x, jax.tree.map(lambda leaf: leaf[0], (layers, stage.blocks)))
+    return x, Entries(*(part[None] for part in kept))
+
+
+def _cut(kept: Entries, cut: Cut) -> Entries:
+    layers = slice(cut.offset, cut.offset + cut.layers)
+    return Entries(*(part[layers] if cut.take is None else part[layers, cut.take] for part in kept))
+
+
+def _room(entries: Float[Array, "layers c kv_heads d"], room: int) -> Array:
+    layers, _, *head = entries.shape
+    return jnp.zeros((layers, room, *head), entries.dtype)
+
+
+def _taken(x: Array, indices: Int[Array, " k"] | None) -> Array:
+    return x if indices is None else x[indices]

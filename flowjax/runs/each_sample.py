@@ -1,0 +1,136 @@
+"""The loop that every analysis shares: decode ahead, measure a sample, store its rows."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from flowjax.data.frame_order import AS_IS
+from flowjax.data.sample import Sample
+from flowjax.errors import FlowjaxError
+from flowjax.models.checkpoint import LoadedModel
+from flowjax.progress import Advance, progress_bar
+from flowjax.asked.prepare import Prepared, prepare
+from flowjax.runs.settings import model_settings, sample_settings
+from flowjax.runs.store import RunStore
+
+LOG = logging.getLogger(__name__)
+
+Measure = Callable[[Prepared, Advance], pa.Table | None]
+"""Makes the rows of a sample, None if the sample is not among those asked for.
+
+It may call `advance` with parts of 1 while it works.
+"""
+
+Chosen = Literal["correct", "wrong", "all"]
+"""Which samples count, by the model's answer to them."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run over samples gives.
+
+    rows: of all samples measured, in sample order.
+    failures: columns sample_id, task, video, error; one row per sample that could not be read.
+    asked: samples there were.
+    """
+
+    rows: pa.Table
+    failures: pa.Table
+    asked: int
+
+
+def is_chosen(chosen: Chosen, correct: bool) -> bool:
+    """Whether a sample counts, given whether the model answers it correctly."""
+    return chosen == "all" or correct == (chosen == "correct")
+
+
+def each_sample(
+    loaded: LoadedModel,
+    samples: Sequence[Sample],
+    measure: Measure,
+    out: Path,
+    *,
+    schema: pa.Schema,
+    settings: Mapping[str, Any],
+    order: str = AS_IS,
+    strict: bool = False,
+    overwrite: bool = False,
+) -> Results:
+    """Measure every sample and store its rows in the folder `out` (see `RunStore`).
+
+    While one sample is measured, the next is decoded and preprocessed. A run that was interrupted
+    goes on after its last finished sample. A sample that cannot be read is recorded and skipped.
+
+    Args:
+        loaded: the model.
+        samples: in the order of the results.
+        measure: makes the rows of one sample.
+        out: the run's folder.
+        schema: of the rows.
+        settings: what decides the results beside model and samples, as JSON values.
+        order: of every video's frames; see `frame_order`.
+        strict: a sample that cannot be read ends the run.
+        overwrite: replace another run there.
+
+    Raises:
+        FlowjaxError: a folder that cannot be used; an error of `measure`; every sample failed; with
+            `strict`, the first sample that cannot be read.
+    """
+    everything = {
+        **model_settings(loaded),
+        **sample_settings(samples),
+        **settings,
+        "frames": order,
+    }
+    store = RunStore(out, everything, len(samples), schema=schema, overwrite=overwrite)
+    done = store.done
+    todo = [index for index in range(len(samples)) if index not in done]
+    with progress_bar("samples", len(samples), done=len(done)) as advance:
+        for index, pending in _ahead(loaded, samples, todo, order):
+            try:
+                prepared = pending.result()
+            except FlowjaxError as error:
+                if strict:
+                    raise
+                LOG.warning("sample %s is skipped: %s", samples[index].sample_id, error)
+                store.fail(index, samples[index], str(error))
+                advance(1)
+                continue
+            if prepared.repeated_frames:
+                LOG.warning(
+                    "%s has too few frames for %d; some are repeated",
+                    prepared.sample.video,
+                    loaded.config.frames,
+                )
+            parts: list[int | float] = []
+
+            def part(size: int | float, parts: list[int | float] = parts) -> None:
+                parts.append(size)
+                advance(size)
+
+            rows = measure(prepared, part)
+            store.write(index, schema.empty_table() if rows is None else rows)
+            advance(1 - sum(parts))
+    rows, failures = store.finish()
+    if failures.num_rows == len(samples):
+        raise FlowjaxError(f"no sample could be read; the first: {failures['error'][0].as_py()}")
+    return Results(rows, failures, len(samples))
+
+
+def _ahead(
+    loaded: LoadedModel, samples: Sequence[Sample], indices: Sequence[int], order: str
+) -> Iterator[tuple[int, Future[Prepared]]]:
+    """Samples in order; the next is prepared in a thread while one is in use."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pending: deque[tuple[int, Future[Prepared]]] = deque()
+        for index in indices:
+            pending.append((index, pool.submit(prepare, loaded, samples[index], order=order)))
+            if len(pending) > 1:
+                yield pending.popleft()
+        yield from pending

@@ -1,0 +1,258 @@
+"""Running a plan: one baseline prefill, then suffixes from its kept states.
+
+Exact: the same numbers as `flowjax.sweeps.reference`, to float32 rounding.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from flowjax.compilation import memory_of
+from flowjax.edges import EdgeMask, Knockout, Mask, causal_mask, edge_table
+from flowjax.layout import TokenLayout
+from flowjax.models.attention import Sources, attend, attend_causal
+from flowjax.models.decoder import Decoder, Keep, deepened
+from flowjax.models.rope import Rotary
+from flowjax.models.sharding import DATA
+from flowjax.models.stack import layer_at
+from flowjax.sweeps.answers import Answers, Embedded
+from flowjax.sweeps.cost import CHUNK
+from flowjax.sweeps.plan import Batch, Plan, footprint, plan_sweep, round_up
+
+NOBODY = np.iinfo(np.int32).max
+"""Position of a source row that is not there: after every target."""
+
+GROUP_STEP = 16
+"""Group tables are padded to a multiple of this, so that layouts share compiled code."""
+
+
+class Baseline(NamedTuple):
+    """What the prefill keeps.
+
+    hidden: [layers, n, width], every layer's input.
+    key, value: [layers, n, kv_heads, d].
+    rotary: of every row, float32 [n, d] each.
+    logits: float32 [vocabulary], at the last position.
+    last: int32 [], the last position.
+    deepstack: [k, n, width], as the prompt has it.
+    """
+
+    hidden: Float[Array, "layers n width"]
+    key: Float[Array, "layers n kv_heads d"]
+    value: Float[Array, "layers n kv_heads d"]
+    rotary: Rotary
+    logits: Float[Array, " vocabulary"]
+    last: Int[Array, ""]
+    deepstack: Float[Array, "k n width"] | None
+
+
+@jax.jit
+def prefill(decoder: Decoder, embedded: Embedded, last: Int[Array, ""]) -> Baseline:
+    """Run the prompt once, keeping what windows start from; rows after `last` are padding."""
+    config = decoder.config
+    trace = decoder(
+        embedded.x,
+        causal_mask(config.layers, jnp.zeros(len(embedded.x), jnp.int32)),
+        rope_position=embedded.rope_position,
+        deepstack=embedded.deepstack,
+        length=last + 1,
+        keep=Keep(hidden=True, sources=True),
+        chunk=CHUNK,
+    )
+    assert trace.hidden is not None and trace.sources is not None
+    logits = decoder.logits(trace.output[last][None])[0]
+    key, value, _ = trace.sources
+    return Baseline(trace.hidden, key, value, trace.rotary, logits, last, embedded.deepstack)
+
+
+@functools.partial(jax.jit, static_argnames=("rows", "prefix"))
+def suffixes(
+    decoder: Decoder,
+    base: Baseline,
+    group: Int[Array, " n"],
+    allowed: Bool[Array, "batch layers heads g g"],
+    start: Int[Array, ""],
+    first_row: Int[Array, ""],
+    *,
+    rows: int,
+    prefix: int,
+) -> Float[Array, "batch vocabulary"]:
+    """Logits at the last position under each window's table.
+
+    Args:
+        decoder: the model's decoder.
+        base: the prefill's kept states, which all windows share.
+        group: the group of every position.
+        allowed: one table per window.
+        start: the first layer to run.
+        first_row: the first of the `rows` rows to compute.
+        rows: rows computed.
+        prefix: kept rows that are read (those before `first_row` of them).
+    """
+    run = functools.partial(_suffix, decoder, base, start, first_row, rows, prefix)
+    return jax.vmap(lambda table: run(EdgeMask(group, table)))(allowed)
+
+
+def _suffix(
+    decoder: Decoder,
+    base: Baseline,
+    start: Int[Array, ""],
+    first_row: Int[Array, ""],
+    rows: int,
+    prefix: int,
+    mask: Mask,
+) -> Float[Array, " vocabulary"]:
+    position = first_row + jnp.arange(rows, dtype=jnp.int32)
+    rotary = Rotary(
+        *(jax.lax.dynamic_slice_in_dim(table, first_row, rows) for table in base.rotary)
+    )
+    deepstack = base.deepstack
+    if deepstack is not None:
+        deepstack = jax.lax.dynamic_slice_in_dim(deepstack, first_row, rows, axis=1)
+    kept = jnp.arange(prefix, dtype=jnp.int32)
+    kept = jnp.where(kept < first_row, kept, NOBODY)
+
+    def cached(index: Int[Array, ""] | int) -> Sources:
+        return Sources(base.key[index, :prefix], base.value[index, :prefix], kept)
+
+    def step(index: Array, x: Array) -> Array:
+        layer = layer_at(decoder.layers, index)
+        own = layer.sources(x, position, rotary)
+        query = layer.queries(x, rotary)
+        attended = attend_causal(query, own, [cached(index)], mask.at(index), CHUNK)
+        return deepened(layer.finish(x, attended), deepstack, index)
+
+    x = jax.lax.dynamic_slice_in_dim(base.hidden[start], first_row, rows)
+    final = decoder.config.layers - 1
+    x = jax.lax.fori_loop(start, final, step, x)
+
+    layer = layer_at(decoder.layers, final)
+    own = layer.sources(x, position, rotary)
+    row = (base.last - first_row)[None]
+    query = layer.queries(x[row], Rotary(rotary.cos[row], rotary.sin[row]))
+    attended = attend(query, position[row], [cached(final), own], mask.at(final))
+    output = layer.finish(x[row], attended.output)
+    at_row = None if deepstack is None else deepstack[:, row]
+    return decoder.logits(deepened(output, at_row, final))[0]
+
+
+def planned(
+    decoder: Decoder,
+    embedded: Embedded,
+    layout: TokenLayout,
+    knockouts: Sequence[Knockout],
+    *,
+    budget: int | None = None,
+) -> Answers:
+    """Logits at the last position under every knockout, as `reference.full_forwards` gives them.
+
+    Args:
+        decoder: the model's decoder.
+        embedded: the prompt.
+        layout: its token groups.
+        knockouts: in any order.
+        budget: device bytes for kept states and one batch; None for no limit.
+
+    Raises:
+        FlowjaxError: see `edge_mask` and `plan_sweep`.
+    """
+    plan = plan_sweep(
+        layout.length,
+        [footprint(layout, knockout) for knockout in knockouts],
+        decoder.config,
+        value_bytes=embedded.x.dtype.itemsize,
+        budget=budget,
+        multiple=1 if (mesh := mesh_of(decoder)) is None else mesh.shape[DATA],
+    )
+    base = prefill(decoder, embedded.padded(plan.length), jnp.asarray(layout.length - 1, jnp.int32))
+    return Answers(base.logits, run_plan(decoder, base, layout, knockouts, plan))
+
+
+def run_plan(
+    decoder: Decoder,
+    base: Baseline,
+    layout: TokenLayout,
+    knockouts: Sequence[Knockout],
+    plan: Plan,
+) -> Iterator[tuple[Sequence[int], Float[Array, "batch vocabulary"]]]:
+    """Run the batches of a plan from a prefill of the same prompt."""
+    for batch in plan.batches:
+        arguments = _batch_arguments(decoder, layout, knockouts, plan, batch)
+        logits = suffixes(decoder, base, *arguments, rows=batch.rows, prefix=batch.prefix)
+        yield batch.knockouts, logits[: len(batch.knockouts)]
+
+
+def peak_bytes(
+    decoder: Decoder,
+    embedded: Embedded,
+    layout: TokenLayout,
+    knockouts: Sequence[Knockout],
+    plan: Plan,
+) -> int:
+    """Device bytes a plan takes beside the parameters, as the compiler allots them.
+
+    Kept states, and the largest of the temporaries of its compiled functions.
+    """
+    last = jnp.asarray(layout.length - 1, jnp.int32)
+    lowered = prefill.lower(decoder, embedded.padded(plan.length), last)
+    memory = memory_of(lowered.compile())
+    kept, peak = memory.output_size_in_bytes, memory.temp_size_in_bytes
+    for batch in {batch.shape: batch for batch in plan.batches}.values():
+        arguments = _batch_arguments(decoder, layout, knockouts, plan, batch)
+        base = lowered.out_info
+        compiled = suffixes.lower(
+            decoder, base, *arguments, rows=batch.rows, prefix=batch.prefix
+        ).compile()
+        peak = max(peak, memory_of(compiled).temp_size_in_bytes)
+    return kept + peak
+
+
+def _batch_arguments(
+    decoder: Decoder,
+    layout: TokenLayout,
+    knockouts: Sequence[Knockout],
+    plan: Plan,
+    batch: Batch,
+) -> tuple[Array, Array, Array, Array]:
+    """Group of every position, tables, start layer and first row."""
+    return (
+        jnp.asarray(np.pad(layout.cell, (0, plan.length - layout.length)), jnp.int32),
+        _batch_tables(decoder, layout, knockouts, batch),
+        jnp.asarray(batch.start, jnp.int32),
+        jnp.asarray(batch.first_row, jnp.int32),
+    )
+
+
+def _batch_tables(
+    decoder: Decoder, layout: TokenLayout, knockouts: Sequence[Knockout], batch: Batch
+) -> Bool[Array, "batch layers heads g g"]:
+    """One table per window; groups and heads have few sizes, so that compiled code is shared."""
+    config = decoder.config
+    chosen = [knockouts[index] for index in batch.knockouts]
+    cells = len(layout.cells)
+    padded = round_up(cells, GROUP_STEP)
+    heads = 1 if all(knockout.heads is None for knockout in chosen) else config.heads
+    out = np.ones((batch.size, config.layers, heads, padded, padded), bool)
+    for table, knockout in zip(out, chosen, strict=False):
+        table[..., :cells, :cells] = edge_table(
+            layout, [knockout], layers=config.layers, heads=config.heads
+        )
+    mesh = mesh_of(decoder)
+    if mesh is None:
+        return jnp.asarray(out)
+    return jax.device_put(out, NamedSharding(mesh, PartitionSpec(DATA)))
+
+
+def mesh_of(decoder: Decoder) -> Mesh | None:
+    """The mesh that the parameters lie on; windows are divided along its axis `data`."""
+    sharding = jax.tree.leaves(decoder.norm)[0].sharding
+    if not isinstance(sharding, NamedSharding):
+        return None
+    assert isinstance(sharding.mesh, Mesh)
+    return sharding.mesh
