@@ -28,7 +28,7 @@ if sys.argv[3] == "limited":
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 print("ready", flush=True)
 try:
-    convert.run.convert(sys.argv[1], sys.argv[2], overwrite=sys.argv[3] == "overwrite", note="new")
+    flowjax_convert.run.convert(sys.argv[1], sys.argv[2], overwrite=sys.argv[3] == "overwrite", note="new")
 except FlowjaxError as error:
     sys.exit(str(error))
 print("done", flush=True)
@@ -111,7 +111,7 @@ def test_parents_are_created_and_removed_again(tiny, tmp_path, monkeypatch):
 
 
 def test_too_little_space_is_an_early_error(refused, monkeypatch):
-    usage = convert.output.shutil.disk_usage("/")._replace(free=10**6)
+    usage = flowjax_convert.output.shutil.disk_usage("/")._replace(free=10**6)
     monkeypatch.setattr(flowjax_convert.output.shutil, "disk_usage", lambda _: usage)
     refused("it needs 0.1 GB", "0.0 GB left")
 

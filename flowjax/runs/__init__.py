@@ -1,0 +1,1 @@
+"""Runs: one loop over samples, one store of rows."""
