@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from flowjax.asked.prepare import Prepared, prepare
 from flowjax.data.frame_order import AS_IS
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance, progress_bar
-from flowjax.asked.prepare import Prepared, prepare
 from flowjax.runs.settings import model_settings, sample_settings
 from flowjax.runs.store import RunStore
 

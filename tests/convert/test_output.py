@@ -21,14 +21,14 @@ from tests.convert.checkpoints import tensors_of
 
 CHILD = """
 import resource, signal, sys
-import flowjax_convert.run
+from flowjax_convert.run import convert
 from flowjax.errors import FlowjaxError
 if sys.argv[3] == "limited":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 print("ready", flush=True)
 try:
-    flowjax_convert.run.convert(sys.argv[1], sys.argv[2], overwrite=sys.argv[3] == "overwrite", note="new")
+    convert(sys.argv[1], sys.argv[2], overwrite=sys.argv[3] == "overwrite", note="new")
 except FlowjaxError as error:
     sys.exit(str(error))
 print("done", flush=True)
