@@ -63,7 +63,9 @@ def ask(
     Returns:
         The prompt, the pixel values, and whether frames are repeated.
     """
-    clip = read_frames(sample.video, loaded.config.frames, start=sample.start, end=sample.end)
+    clip = read_frames(
+        sample.video, loaded.config.frames, start=sample.start, end=sample.end, by=sample.by
+    )
     chosen = frame_order(order, len(clip.frames), sample.sample_id)
     pixel_values = loaded.preprocess(clip.frames[chosen])
     shape = VideoShape(pixel_values.shape, tuple(map(float, clip.timestamps)))

@@ -7,10 +7,13 @@ those asked for, repeats stale ones, or never returns at all:
 - packets before the first key frame decode to nothing, and shift every later frame;
 - frames that an edit list hides (a clip cut without re-encoding has them) are counted but not
   returned, which shifts later frames and, with more than 128 of them, never ends;
+- of several video streams it takes the one with the most pixels, not the one that players show;
+- a file that states no duration, as live streams and pipes write them, cannot be opened;
 - transport and program streams and the like cannot be sought exactly, nor AVI with B-frames.
 
-So the packets are read first. Truncated files and those that cannot be sought are refused; a file
-with hidden frames is rewritten in memory without its edit list, and its hidden frames are skipped.
+So the packets are read first, of the stream that players show. Truncated files and those that
+cannot be sought are refused. A file that decord would misread is rewritten in memory: that stream
+alone, with a duration and without an edit list, whose hidden frames are skipped.
 What is not found here is damage inside a frame, which FFmpeg's decoders paint over.
 """
 
@@ -23,6 +26,7 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from jaxtyping import Bool, Float64, Int64
 
 from flowjax.errors import FlowjaxError
@@ -39,13 +43,14 @@ _REENCODE = "re-encode it, for example with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
 class Container:
     """The video stream of a file, ready for decord.
 
-    source: what decord is to open: the path, or the file rewritten in memory.
+    source: what decord is to open: the path, or the file in memory, rewritten where it must be.
     packets: frames that decord will count.
     shown: int64 [n], decord's index of each frame that a player shows.
     entry: int64 [n], the index from which decord reads on to reach each of them exactly.
     cost: int64 [n], packets that are decoded on the way to each.
     timestamps: float64 [n], when each is shown, in seconds after the first.
     fps: average frames per second.
+    turns: quarter turns, counterclockwise, that decord leaves undone.
     codec: FFmpeg's name of the codec.
     """
 
@@ -56,11 +61,12 @@ class Container:
     cost: Int64[np.ndarray, " n"]
     timestamps: Float64[np.ndarray, " n"]
     fps: float
+    turns: int
     codec: str
 
 
 def inspect(path: Path) -> Container:
-    """Read the packets of the video stream in `path`.
+    """Read the packets of the video stream in `path` that players show.
 
     Raises:
         FlowjaxError: not a regular file that can be read, empty, not a video, truncated, without
@@ -119,9 +125,7 @@ class _Packet(NamedTuple):
 
 
 def _read(path: Path, container: InputContainer) -> Container:
-    stream = container.streams.best("video")
-    if not isinstance(stream, av.VideoStream):
-        raise FlowjaxError(f"{path} holds no video stream")
+    stream = _shown_stream(path, container)
     if stream.codec_context is None:
         raise FlowjaxError(f"{path} has a video codec that is not known; {_REENCODE}")
     packets = [
@@ -158,17 +162,40 @@ def _read(path: Path, container: InputContainer) -> Container:
         raise FlowjaxError(f"{path} shows no video frame: its edit list hides them all")
     seconds = pts[order][shown] * float(stream.time_base)
     entry, cost = _entries(order, keys)
-    as_it_is = kept.all() and visible.all()
+    alone = len(container.streams.video) == 1
+    as_it_is = kept.all() and visible.all() and alone and container.duration is not None
+    turned_by_decord = as_it_is and "mov" in container.format.name
     return Container(
-        source=str(path.absolute()) if as_it_is else _rewrite(path, times[0]),
+        source=_as_it_is(path) if as_it_is else _rewrite(path, stream.index, times[0]),
         packets=len(pts),
         shown=shown,
         entry=entry[shown],
         cost=cost[shown],
         timestamps=seconds - seconds[0],
         fps=_rate(path, stream, seconds),
+        turns=0 if turned_by_decord else _turns(container, stream),
         codec=codec,
     )
+
+
+def _shown_stream(path: Path, container: InputContainer) -> av.VideoStream:
+    """The stream that players show: the default one. The picture on a sound file is none."""
+    streams = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & Disposition.attached_pic
+    ]
+    if not streams:
+        raise FlowjaxError(f"{path} holds no video stream")
+    best = container.streams.best("video")
+    return next((stream for stream in streams if stream is best), streams[0])
+
+
+def _turns(container: InputContainer, stream: av.VideoStream) -> int:
+    """Quarter turns that the file asks for: decord reads them from MP4 and MOV files only."""
+    container.seek(0, stream=stream)
+    frame = next(container.decode(stream), None)
+    return 0 if frame is None else round(frame.rotation / 90) % 4
 
 
 def _entries(
@@ -258,14 +285,24 @@ def _matroska_size(head: bytes) -> int:
     return end
 
 
-def _rewrite(path: Path, first: int) -> bytes:
-    """The packets from display time `first` on, in Matroska, which has no edit lists."""
+def _as_it_is(path: Path) -> str | bytes:
+    """The path, or the file itself where its name is no text that decord could be given."""
+    name = str(path.absolute())
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return path.read_bytes()
+    return name
+
+
+def _rewrite(path: Path, index: int, first: int) -> bytes:
+    """Stream `index` from display time `first` on, alone, in Matroska, which has no edit lists."""
     target = io.BytesIO()
     with (
         _open(path) as source,
         av.open(target, "w", format="matroska") as copy,
     ):
-        stream = source.streams.best("video")
+        stream = source.streams[index]
         assert isinstance(stream, av.VideoStream)  # as `_read` has seen
         output = copy.add_stream_from_template(stream)
         for packet in source.demux(stream):

@@ -2,8 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from flowjax.data.prompt import Question
+
+Clock = Literal["display", "rate"]
+"""How seconds of a video become frames.
+
+display: the frame shown nearest to that moment. rate: frame round(seconds * fps), as PLLaVA's
+loader has it. At a constant frame rate both give the same frame; where frames are shown for
+different times, only the display times lead to what is on the screen at that moment.
+"""
 
 
 @dataclass(frozen=True)
@@ -11,6 +20,7 @@ class Sample:
     """One question about one video.
 
     start, end: seconds of the video that the question is about; None for its ends.
+    by: how they become frames.
     """
 
     sample_id: str
@@ -19,3 +29,4 @@ class Sample:
     question: Question
     start: int | float | None = None
     end: int | float | None = None
+    by: Clock = "display"

@@ -13,11 +13,13 @@ import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
 from flowjax.data.container import Container, inspect
+from flowjax.data.sample import Clock
 from flowjax.errors import FlowjaxError
 
 # Every repeated frame counts: decord's default hides those that it could not decode.
 _NO_STALE_FRAMES: Any = 1e-9
 _PATIENCE, _PER_PACKET = 120.0, 0.1  # seconds
+_SAME_TIME = 1e-6  # seconds
 _DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, AssertionError)
 
 
@@ -65,16 +67,17 @@ def read_frames(
     *,
     start: int | float | None = None,
     end: int | float | None = None,
+    by: Clock = "display",
 ) -> VideoClip:
     """Decode `num_frames` frames, evenly spaced as `frame_indices` gives them.
 
     A clip with fewer frames than asked for repeats some, in order: `VideoClip.repeated` tells.
 
     Args:
-        path: an MP4, MOV, Matroska, WebM or AVI file.
+        path: an MP4, MOV, Matroska, WebM or AVI file; of several video streams the default one.
         num_frames: how many frames.
-        start, end: seconds; the part of the video to take frames from, clipped to the video. As in
-            PLLaVA's loader, its ends are the frames nearest `start * fps` and `end * fps`.
+        start, end: seconds; the part of the video to take frames from, clipped to the video.
+        by: how seconds become frames; see `Clock`.
 
     Raises:
         FlowjaxError: see `flowjax.data.container.inspect`; or `num_frames` below 1, `end` not after
@@ -85,7 +88,7 @@ def read_frames(
         raise FlowjaxError(f"{num_frames} frames asked for; at least 1 is needed")
     _check_part(start, end)
     container = inspect(path)
-    first, last = _part(path, container, start, end)
+    first, last = _part(path, container, start, end, by)
     indices = frame_indices(first, last, num_frames)
     wanted, back = np.unique(indices, return_inverse=True)
     frames = _decode_in_time(path, container, wanted)
@@ -102,16 +105,37 @@ def _check_part(start: int | float | None, end: int | float | None) -> None:
 
 
 def _part(
-    path: Path, container: Container, start: int | float | None, end: int | float | None
+    path: Path, container: Container, start: int | float | None, end: int | float | None, by: Clock
 ) -> tuple[int, int]:
     """The first and last frame to choose from."""
     final = len(container.shown) - 1
-    first = 0 if start is None else max(0, round(start * container.fps))
-    last = final if end is None else min(final, round(end * container.fps))
+
+    def frame(seconds: int | float) -> int:
+        if by == "rate":
+            return round(seconds * container.fps)
+        return _nearest(container.timestamps, 1 / container.fps, seconds)
+
+    first = 0 if start is None else max(0, frame(start))
+    last = final if end is None else min(final, frame(end))
     if first > final:
         shown = container.timestamps[-1]
         raise FlowjaxError(f"{path}: start ({start} s) is after the last frame, at {shown:.3f} s")
-    return first, last
+    return first, max(first, last)
+
+
+def _nearest(times: Float64[np.ndarray, " n"], period: float, seconds: int | float) -> int:
+    """The frame shown nearest to `seconds`, of two as near the even one; n where all are over.
+
+    `period` is how long the only frame is shown; else the last is shown as long as the one before.
+    """
+    lasts = times[-1] - times[-2] if len(times) > 1 else period
+    ends = np.append(times, times[-1] + lasts)
+    after = int(np.clip(np.searchsorted(ends, seconds), 1, len(ends) - 1))
+    before = after - 1
+    closer = (seconds - ends[before]) - (ends[after] - seconds)
+    if abs(closer) < _SAME_TIME:
+        return before if before % 2 == 0 else after
+    return before if closer < 0 else after
 
 
 def _decode_in_time(
@@ -144,12 +168,28 @@ def _decode_in_time(
 def _decode(
     path: Path, container: Container, indices: Int64[np.ndarray, " n"]
 ) -> UInt8[np.ndarray, "n height width 3"]:
+    """Decode as fast as decord can, and if that fails once more with one thread.
+
+    Its threads lose frames of sound streams: of VP9 made for live use, with three threads or more.
+    """
     decord.logging.set_level(decord.logging.QUIET)
+    try:
+        frames = _decode_with(path, container, indices, threads=0)
+    except FlowjaxError:
+        frames = _decode_with(path, container, indices, threads=1)
+    return np.ascontiguousarray(np.rot90(frames, container.turns, axes=(1, 2)))
+
+
+def _decode_with(
+    path: Path, container: Container, indices: Int64[np.ndarray, " n"], *, threads: int
+) -> UInt8[np.ndarray, "n height width 3"]:
+    """Decode with so many threads; 0 is decord's choice."""
     source = container.source
     try:
         reader = decord.VideoReader(
             io.BytesIO(source) if isinstance(source, bytes) else source,
             ctx=decord.cpu(0),
+            num_threads=threads,
             fault_tol=_NO_STALE_FRAMES,
         )
     except _DECORD_ERRORS as error:

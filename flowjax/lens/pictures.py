@@ -48,7 +48,9 @@ def pictures_of(loaded: LoadedModel, sample: Sample, count: int, layers: Sequenc
     Raises:
         FlowjaxError: see `read_frames`.
     """
-    clip = read_frames(sample.video, loaded.config.frames, start=sample.start, end=sample.end)
+    clip = read_frames(
+        sample.video, loaded.config.frames, start=sample.start, end=sample.end, by=sample.by
+    )
     chosen = np.arange(count) * len(clip.frames) // count
     frames = clip.frames[chosen]
     if isinstance(loaded.preprocess, FramePreprocessor | CropPreprocessor):
