@@ -1,5 +1,6 @@
 """Progress bars on standard error, shown only to a person and only for work that takes a while."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -55,7 +56,7 @@ def progress_bar(
         *columns,
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=not sys.stderr.isatty(),  # FORCE_COLOR alone makes rich see a terminal in a file
     )
     task = bar.add_task(description, total=total, completed=done)
     started, lock = time.monotonic(), threading.Lock()

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from flowjax.platforms import skip_absent_tpu
 from flowjax_benchmarks.synthetic import write_checkpoint
 from flowjax_convert.output import sync
 
@@ -213,4 +214,5 @@ def _processor() -> str:
 
 
 if __name__ == "__main__":
+    skip_absent_tpu()
     main()

@@ -28,6 +28,7 @@ from jax.sharding import Mesh
 
 from flowjax.compilation import use_persistent_cache
 from flowjax.models.sharding import DATA
+from flowjax.platforms import skip_absent_tpu
 from flowjax.train.loop import Parameters, train
 from flowjax_experiments.shapes.batches import Texts
 from flowjax_experiments.shapes.model import (
@@ -124,4 +125,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    skip_absent_tpu()
     main()

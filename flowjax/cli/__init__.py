@@ -1,5 +1,6 @@
 """The command `flowjax`: thin subcommands that import what they need when they run."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from flowjax.cli import (
 )
 from flowjax.cli.demo import demo
 from flowjax.errors import FlowjaxError
+from flowjax.platforms import skip_absent_tpu
 from flowjax.version import __version__
 
 app = typer.Typer(
@@ -61,6 +63,8 @@ def _root(
 
 def main() -> None:
     """Run the command; a user's mistake is one line on standard error and exit code 2."""
+    skip_absent_tpu()
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files; a notebook sets one that is not here
     try:
         code = app(standalone_mode=False)
     except FlowjaxError as error:

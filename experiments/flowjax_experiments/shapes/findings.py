@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from flowjax.data.shapes.benchmark import write_benchmark
 from flowjax.data.shapes.tasks import VIDEO_TASKS
+from flowjax.platforms import skip_absent_tpu
 from flowjax.report.arrays import by_sample
 from flowjax.report.curves import curves
 from flowjax.report.frontier import Frontier, frontier
@@ -292,4 +293,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    skip_absent_tpu()
     main()

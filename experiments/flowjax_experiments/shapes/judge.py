@@ -20,6 +20,7 @@ from flowjax.data.sample import Sample
 from flowjax.data.shapes.benchmark import TASKS, write_benchmark
 from flowjax.data.tvbench import read_tvbench
 from flowjax.models.checkpoint import load_model
+from flowjax.platforms import skip_absent_tpu
 from flowjax_convert.run import convert
 from flowjax_experiments.evaluate import Accuracy, accuracies, evaluate
 from flowjax_experiments.printing import print_table
@@ -102,4 +103,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    skip_absent_tpu()
     main()
