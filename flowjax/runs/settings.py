@@ -28,7 +28,9 @@ def sample_settings(samples: Sequence[Sample]) -> dict[str, Any]:
         question = sample.question
         fields = (sample.sample_id, sample.task, question.stem, question.options, question.answer)
         questions.update(repr(fields).encode())
-        videos.update(repr((sample.start, sample.end, sample.by, video_digest(sample.video))).encode())
+        videos.update(
+            repr((sample.start, sample.end, sample.by, video_digest(sample.video))).encode()
+        )
     return {
         "samples": len(samples),
         "questions": questions.hexdigest(),
