@@ -185,10 +185,10 @@ def rope_positions(
 
     Without grids, 0 to length - 1 on one axis. With them, three axes (time, row, column): text has
     the same position on all three and goes on from the text before it; a grid that starts at
-    position p has p plus its indices, time multiplied by `step`; text after it goes on at
-    p + max(rows, columns). So `transformers` 5 computes it for Qwen2.5-VL and Qwen3-VL; older
-    versions let text go on after the largest position of any axis, which is another one where a
-    video's time axis is longer than its sides.
+    position p has p plus its indices, time multiplied by `step`; text after it goes on after the
+    largest position of any axis. So the `transformers` with which Qwen2-VL, Qwen2.5-VL and Qwen3-VL
+    were released compute it (4.45, 4.49, 4.57); version 5 takes rows and columns only, which is
+    another position where a video's time axis is longer than its sides (from about 12 s on).
 
     Args:
         length: of the expanded sequence.
@@ -207,7 +207,7 @@ def rope_positions(
         axes = np.meshgrid(time, np.arange(grid.rows), np.arange(grid.columns), indexing="ij")
         index = start + axes[0].size
         out[:, start:index] = position + np.stack(axes).reshape(3, -1)
-        position += max(grid.rows, grid.columns)
+        position += 1 + max(int(time[-1]), grid.rows - 1, grid.columns - 1)
     out[:, index:] = position + np.arange(length - index)
     return out
 

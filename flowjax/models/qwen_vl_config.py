@@ -1,10 +1,10 @@
-"""What the configurations and prompts of Qwen2.5-VL and Qwen3-VL have in common."""
+"""What the configurations and prompts of Qwen2-VL, Qwen2.5-VL and Qwen3-VL have in common."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flowjax.data.prompt import VideoShape
+from flowjax.data.prompt import Prompt, PromptBuilder, Question, RopeGrid, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.hf_config import HFConfig
 from flowjax.models.decoder import DecoderConfig
@@ -158,20 +158,27 @@ def layer_numbers(
     return tuple(value)
 
 
-def check_width(vision: HFConfig, width: int, heads: int, outputs: int, decoder: int) -> None:
+def check_width(
+    vision: HFConfig,
+    width: int,
+    heads: int,
+    outputs: int,
+    decoder: int,
+    names: tuple[str, str] = ("hidden_size", "out_hidden_size"),
+) -> None:
     """Refuse widths of the vision encoder that do not fit together.
 
     outputs: of a video token, which must be the decoder's width.
+    names: the fields of `width` and `outputs`.
     """
     if width % (4 * heads):
         raise FlowjaxError(
-            f"{vision.name('hidden_size')} is {width}; it must be a multiple of 4 * num_heads, "
+            f"{vision.name(names[0])} is {width}; it must be a multiple of 4 * num_heads, "
             f"{4 * heads}"
         )
     if outputs != decoder:
         raise FlowjaxError(
-            f"{vision.name('out_hidden_size')} is {outputs}; it must be the decoder's width, "
-            f"{decoder}"
+            f"{vision.name(names[1])} is {outputs}; it must be the decoder's width, {decoder}"
         )
 
 
@@ -189,3 +196,19 @@ def block_grid(shape: VideoShape, block: int, patch_values: int) -> tuple[int, i
             "of the preprocessor's configuration must be those of config.json's vision_config"
         )
     return frames, rows, columns
+
+
+def video_prompt(question: Question, grid: RopeGrid) -> Prompt:
+    """The chat template of Qwen2-VL and Qwen2.5-VL; one cell per temporal patch of the video."""
+    builder = PromptBuilder()
+    builder.text(
+        "system",
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+        "<|vision_start|>",
+    )
+    frames = [(f"frame_{index}", grid.rows * grid.columns) for index in range(grid.frames)]
+    builder.video(PLACEHOLDER, frames, grid)
+    builder.text("instruction", "<|vision_end|>")
+    builder.question(question)
+    builder.chatml_answer(question)
+    return builder.build()

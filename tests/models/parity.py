@@ -242,7 +242,7 @@ def check_forward(asked: Asked) -> None:
     with torch.no_grad(), hooked(decoder_layers(theirs), lambda _, x, named: inputs.append(x[0])):
         out = theirs(**asked.inputs, output_hidden_states=True)
     model, embedded = asked.pair.ours.model, asked.embedded
-    output, hidden, normed, logits = _forward(model, embedded)
+    output, hidden, normed, logits = forward(model, embedded)
     video = asked.prompt.video_position
     assert len(video) > 0
     assert_close(hidden[0][video], inputs[0][0][video], "video embeddings")
@@ -256,7 +256,7 @@ def check_forward(asked: Asked) -> None:
 
 
 @jax.jit
-def _forward(model, embedded):
+def forward(model, embedded):
     layers = model.decoder.config.layers
     trace = model.decoder(
         embedded.x,

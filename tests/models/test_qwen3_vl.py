@@ -288,16 +288,16 @@ def test_prompt():
     shape = VideoShape((2, 3, 5, 4, 1536), (0.0, 0.5, 1.5))
     prompt = FAMILY.prompt(config, parity.QUESTION, shape)
     assert prompt.text.startswith(
-        "<|im_start|>user\n<|vision_start|>"
+        "<|im_start|>user\n"
         "<0.2 seconds><|vision_start|><|video_pad|><|vision_end|>"
         "<1.5 seconds><|vision_start|><|video_pad|><|vision_end|>"
-        "<|vision_end|>Question: After the person"
+        "Question: After the person"
     )
     assert prompt.text.endswith(
         "chair.\nOnly give the best option.<|im_end|>\n<|im_start|>assistant\nBest option:("
     )
     encoded = encode_prompt(prompt, TOKENIZER)
-    assert encoded.layout.cells[:4] == ("system", "frame_0", "frame_1", "instruction")
+    assert encoded.layout.cells[:4] == ("system", "frame_0", "frame_1", "question_format")
     tokens = len("<0.2 seconds>") + 2 + 15
     assert [len(encoded.layout.positions(f"frame_{index}")) for index in range(2)] == [tokens] * 2
     assert len(encoded.video_position) == 30

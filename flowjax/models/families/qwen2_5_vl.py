@@ -7,7 +7,7 @@ video token, Qwen2.5 decoder whose rotary embedding reads time, row and column.
 from collections.abc import Mapping
 from typing import Any
 
-from flowjax.data.prompt import Prompt, PromptBuilder, Question, RopeGrid, VideoShape
+from flowjax.data.prompt import Prompt, Question, RopeGrid, VideoShape
 from flowjax.data.temporal_patches import QWEN2_5_VL
 from flowjax.errors import FlowjaxError
 from flowjax.hf_config import HFConfig
@@ -15,13 +15,13 @@ from flowjax.models.activations import read_activation
 from flowjax.models.decoder_config import read_qwen2
 from flowjax.models.merger import MergerConfig
 from flowjax.models.qwen_vl_config import (
-    PLACEHOLDER,
     axial_theta,
     block_grid,
     check_width,
     layer_numbers,
     read_multimodal_decoder,
     read_top,
+    video_prompt,
 )
 from flowjax.models.registry import Family
 from flowjax.models.video_llm import VideoLLMConfig
@@ -107,20 +107,9 @@ def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Pro
     vision = config.vision
     assert isinstance(vision, Qwen25VisionConfig)
     frames, rows, columns = block_grid(shape, vision.merge**2, vision.patch_values)
-    grid = RopeGrid(frames, rows, columns, time_step(vision, shape.timestamps))
-    builder = PromptBuilder()
-    builder.text(
-        "system",
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
-        "<|vision_start|>",
+    return video_prompt(
+        question, RopeGrid(frames, rows, columns, time_step(vision, shape.timestamps))
     )
-    builder.video(
-        PLACEHOLDER, [(f"frame_{index}", rows * columns) for index in range(frames)], grid
-    )
-    builder.text("instruction", "<|vision_end|>")
-    builder.question(question)
-    builder.chatml_answer(question)
-    return builder.build()
 
 
 def time_step(vision: Qwen25VisionConfig, timestamps: tuple[float, ...]) -> float:

@@ -93,20 +93,20 @@ def read_vision(vision: HFConfig) -> tuple[Qwen3VisionConfig, int]:
 def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Prompt:
     """The chat template; every frame's cell is that of a temporal patch (two frames).
 
-    A cell begins with its seconds and has a start and an end token around its video tokens. As
-    `transformers` 5 does, the whole video is between such tokens once more.
+    A cell begins with its seconds and has a start and an end token around its video tokens. So the
+    processor of the release writes it (`transformers` 4.57); version 5 puts such tokens around the
+    whole video once more.
     """
     vision = config.vision
     assert isinstance(vision, Qwen3VisionConfig)
     _, rows, columns = block_grid(shape, vision.merge**2, vision.patch_values)
     builder = PromptBuilder()
-    builder.text("system", "<|im_start|>user\n<|vision_start|>")
+    builder.text("system", "<|im_start|>user\n")
     for index, seconds in enumerate(patch_seconds(shape.timestamps, vision.frames_per_patch)):
         cell = f"frame_{index}"
         builder.text(cell, f"<{seconds:.1f} seconds><|vision_start|>")
         builder.video(PLACEHOLDER, [(cell, rows * columns)], RopeGrid(1, rows, columns, 0.0))
         builder.text(cell, "<|vision_end|>")
-    builder.text("instruction", "<|vision_end|>")
     builder.question(question)
     builder.chatml_answer(question)
     return builder.build()

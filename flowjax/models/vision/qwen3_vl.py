@@ -12,6 +12,7 @@ from flowjax.models.activations import Activation, activate
 from flowjax.models.attention import PRECISION, Sources, attend
 from flowjax.models.rope import Rotary, rotate
 from flowjax.models.stack import layer_at, stacked
+from flowjax.models.vision.clip import LayerSizes
 from flowjax.models.vision.siglip_navit import patch_rotary
 
 NORM_EPS = 1e-6
@@ -45,6 +46,11 @@ class Qwen3VisionConfig:
         """Values of one patch in three channels."""
         return 3 * self.frames_per_patch * self.patch_size**2
 
+    @property
+    def norm_eps(self) -> float:
+        """Of the layers' norms, which no configuration sets."""
+        return NORM_EPS
+
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "Qwen3Vision":
         """Make the encoder with random parameters."""
         return Qwen3Vision(self, dtype, rngs)
@@ -60,7 +66,7 @@ def interpolation_matrix(length: int, size: int) -> Float32[np.ndarray, "size le
 class Qwen3VisionLayer(nnx.Module):
     """One pre-norm block with attention within a frame."""
 
-    def __init__(self, config: Qwen3VisionConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: LayerSizes, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         def linear(inputs: int, outputs: int) -> nnx.Linear:
             return nnx.Linear(
                 inputs, outputs, dtype=dtype, param_dtype=dtype, precision=PRECISION, rngs=rngs
@@ -69,7 +75,7 @@ class Qwen3VisionLayer(nnx.Module):
         def norm() -> nnx.LayerNorm:
             return nnx.LayerNorm(
                 config.width,
-                epsilon=NORM_EPS,
+                epsilon=config.norm_eps,
                 dtype=dtype,
                 param_dtype=dtype,
                 use_fast_variance=False,

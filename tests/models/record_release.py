@@ -1,0 +1,124 @@
+"""Record what one version of `transformers` computes of `release_case`'s tiny checkpoints.
+
+Run it from the project's root in an environment of that version (torch, and torchvision for
+Qwen3-VL's processor)::
+
+    python -m venv 4.49 && 4.49/bin/pip install torch transformers==4.49.0 pillow safetensors
+    4.49/bin/python -m tests.models.record_release qwen2_vl 3
+    4.49/bin/python -m tests.models.record_release qwen2_5_vl 3
+
+writes `tests/models/releases/FAMILY-VERSION.npz`. The second argument is frames a second.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from tests.models.release_case import (
+    CASES,
+    NEW_TOKENS,
+    PREPROCESSOR,
+    ROWS,
+    Case,
+    frames,
+    recording,
+    tokenizer,
+    weights,
+)
+
+CLASSES = {
+    "qwen2_vl": "Qwen2VL",
+    "qwen2_5_vl": "Qwen2_5_VL",
+    "qwen3_vl": "Qwen3VL",
+}
+
+
+def fast_tokenizer(folder: Path) -> transformers.Qwen2TokenizerFast:
+    """The byte tokenizer as `transformers` wraps it."""
+    tokenizer().save(str(folder / "tokenizer.json"))
+    return transformers.Qwen2TokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+
+
+def processed(family: str, case: Case, fps: float, folder: Path) -> dict[str, torch.Tensor]:
+    """The released processor's inputs for the case's prompt and frames."""
+    name, options = CLASSES[family], dict(PREPROCESSOR, min_pixels=1, max_pixels=10**6)
+    video = list(frames())
+    call = {"text": [case.text], "videos": [video], "return_tensors": "pt"}
+    parts = [transformers.Qwen2VLImageProcessor(**options), fast_tokenizer(folder)]
+    if hasattr(transformers, "Qwen2VLVideoProcessor"):
+        own = getattr(transformers, f"{name}VideoProcessor", transformers.Qwen2VLVideoProcessor)
+        size = {"shortest_edge": 1, "longest_edge": 10**6}
+        parts.append(own(**PREPROCESSOR, size=size, do_sample_frames=False))
+        call["videos"] = [np.stack(video)]
+    if family == "qwen3_vl":
+        call["video_metadata"] = [
+            {"fps": fps, "frames_indices": list(range(len(video))), "total_num_frames": len(video)}
+        ]
+        call["do_sample_frames"] = False
+    elif family == "qwen2_5_vl":
+        call["fps"] = fps
+    out = dict(getattr(transformers, f"{name}Processor")(*parts)(**call))
+    if "second_per_grid_ts" in out:
+        out["second_per_grid_ts"] = torch.as_tensor(out["second_per_grid_ts"])
+    return out
+
+
+def model_of(
+    family: str, case: Case, folder: Path
+) -> tuple[torch.nn.Module, dict[str, tuple[int, ...]]]:
+    """The tiny model with the case's weights, and the shapes by the keys of a checkpoint."""
+    kind = getattr(transformers, f"{CLASSES[family]}ForConditionalGeneration")
+    config = getattr(transformers, f"{CLASSES[family]}Config")(**case.config)
+    # Checkpoints have other keys than modules in some versions: those on disk count.
+    kind(config).save_pretrained(folder)
+    with safe_open(folder / "model.safetensors", "np") as file:
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    save_file(weights(shapes), folder / "model.safetensors", {"format": "pt"})
+    model = kind.from_pretrained(folder, attn_implementation="eager", torch_dtype=torch.float32)
+    return model.eval(), shapes
+
+
+def record(family: str, fps: float) -> Path:
+    """Write the recording of one family, and say where."""
+    case = CASES[family]
+    with tempfile.TemporaryDirectory() as name:
+        inputs = processed(family, case, fps, Path(name))
+        model, shapes = model_of(family, case, Path(name))
+    inner = model if hasattr(model, "get_rope_index") else model.model
+    grid = {"video_grid_thw": inputs["video_grid_thw"], "attention_mask": inputs["attention_mask"]}
+    if "second_per_grid_ts" in inputs:
+        grid["second_per_grid_ts"] = inputs["second_per_grid_ts"]
+    positions, _ = inner.get_rope_index(inputs["input_ids"], **grid)
+    with torch.no_grad():
+        logits = model(**inputs).logits[0]
+        # Without a token that ends, and as greedy as can be.
+        tokens = model.generate(
+            **inputs, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False
+        )
+    length = inputs["input_ids"].shape[1]
+    path = recording(family, transformers.__version__)
+    path.parent.mkdir(exist_ok=True)
+    np.savez_compressed(
+        path,
+        fps=fps,
+        keys=np.array(list(shapes)),
+        shapes=np.array([str(list(shape)) for shape in shapes.values()]),
+        ids=inputs["input_ids"][0].numpy().astype(np.int32),
+        positions=positions[:, 0].numpy().astype(np.int32),
+        grid=inputs["video_grid_thw"][0].numpy(),
+        pixels=inputs["pixel_values_videos"][:8].numpy(),
+        logits=logits[::ROWS].numpy(),
+        last=logits[-1].numpy(),
+        tokens=tokens[0, length:].numpy().astype(np.int32),
+    )
+    return path
+
+
+if __name__ == "__main__":
+    print(record(sys.argv[1], float(sys.argv[2])))
