@@ -24,6 +24,9 @@ from jaxtyping import Array, Bool, Float, Int
 from flowjax.errors import FlowjaxError
 from flowjax.layout import TokenLayout
 
+NOBODY = np.iinfo(np.int32).max
+"""Position of a source row that is not there: after every target."""
+
 
 @runtime_checkable
 class Mask(Protocol):

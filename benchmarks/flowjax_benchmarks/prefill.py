@@ -29,12 +29,11 @@ from flowjax.inference.compile import Compiled, compile_pathway
 from flowjax.inference.cost import Costs, PrefillCost, costs
 from flowjax.inference.prefill import lower_prefill
 from flowjax.layout import TokenLayout
-from flowjax.models.attention import Sources, attend_causal
+from flowjax.models.attention import CHUNK, Sources, attend_causal
 from flowjax.models.decoder import Decoder, DecoderConfig, DecoderLayer
+from flowjax.models.embedded import Embedded
 from flowjax.models.stack import layer_at
 from flowjax.pathway import FORMS, default_pathway
-from flowjax.sweeps.answers import Embedded
-from flowjax.sweeps.cost import CHUNK
 from flowjax_benchmarks.record import command_line, record, say, write_result
 from flowjax_benchmarks.sweep import decoder_config, prompt_layout
 
@@ -169,7 +168,7 @@ def setting(decoder: Decoder, frames: int, shape: Shape) -> Setting:
     """Random embeddings of a prompt."""
     layout = prompt_layout(frames, shape.tokens_per_frame)
     x = jax.random.normal(jax.random.key(1), (layout.length, shape.config.width), shape.dtype)
-    return Setting(decoder, Embedded(x, jnp.arange(layout.length, dtype=jnp.int32)[None]), layout)
+    return Setting(decoder, Embedded.of(x), layout)
 
 
 def run(shape: str, *, json: Path | None, rounds: int = 7) -> None:

@@ -24,9 +24,9 @@ from flowjax.edges import Knockout
 from flowjax.errors import FlowjaxError
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import Decoder, DecoderConfig
+from flowjax.models.embedded import Embedded
 from flowjax.models.rope import Rope
 from flowjax.sweeps import engine, reference
-from flowjax.sweeps.answers import Embedded
 from flowjax.sweeps.plan import Plan, footprint, plan_sweep
 from flowjax.sweeps.protocol import protocol
 from flowjax_benchmarks.record import command_line, record, say, write_result
@@ -127,7 +127,7 @@ def setting(shape: Shape) -> Setting:
     edges = [knockouts[i : i + config.layers] for i in range(0, len(knockouts), config.layers)]
     return Setting(
         decoder,
-        Embedded(x, jnp.arange(layout.length, dtype=jnp.int32)[None]),
+        Embedded.of(x),
         layout,
         tuple(map(tuple, edges)),
         shape.naive_batch,
@@ -307,8 +307,7 @@ def prefill_time(chosen: Setting) -> float:
 
 def prefill(chosen: Setting, plan: Plan) -> engine.Baseline:
     """The kept states of the prompt."""
-    last = jnp.asarray(chosen.layout.length - 1, jnp.int32)
-    return engine.prefill(chosen.decoder, chosen.embedded.padded(plan.length), last)
+    return engine.prefill(chosen.decoder, chosen.embedded.padded(plan.length))
 
 
 def peak_memory(chosen: Setting) -> dict[str, int]:

@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from flowjax.edges import Knockout, cut_table, dense
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import Decoder
+from flowjax.models.embedded import Embedded
 from flowjax.models.rope import Rope
-from flowjax.sweeps.answers import Embedded
 
 NAMES = {
     "self_attn.q_proj": "query",

@@ -11,16 +11,16 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from flowjax.asked.prepare import Prepared, embed
+from flowjax.asked.asked import Asked as AskedPrompt
 from flowjax.compilation import use_persistent_cache
 from flowjax.edges import Knockout, parse_edges
 from flowjax.errors import FlowjaxError
 from flowjax.layout import TokenLayout
-from flowjax.lens.forward import pad_prompt, padded_mask
 from flowjax.lens.grid import frame_grids
 from flowjax.lens.pictures import read_pictures
 from flowjax.lens.read import AttentionReading, read_attention
 from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.padding import bucket_rows, pad_prompt, padded_mask
 from flowjax.progress import Advance
 from flowjax.report.attention import (
     MEAN,
@@ -31,9 +31,7 @@ from flowjax.report.attention import (
     video_attention,
 )
 from flowjax.runs.each_sample import Chosen, each_sample, is_chosen
-from flowjax.sweeps.plan import bucket_rows
 from flowjax.sweeps.protocol import parse_heads
-from flowjax.sweeps.rows import is_correct
 from flowjax_experiments.columns import documented, shared_columns
 from flowjax_experiments.drawn import keep_drawn, print_notes, print_paths, read_drawn
 from flowjax_experiments.printing import ends, print_table, yes
@@ -137,7 +135,7 @@ def run(asked: Asked, out: Path, *, overwrite: bool) -> list[VideoAttention]:
     drawn = read_drawn(asked.layers, asked.drawn, depth=decoder.layers)
     chosen = asked.questions.chosen("correct")
 
-    def measure(prepared: Prepared, advance: Advance) -> pa.Table | None:
+    def measure(prepared: AskedPrompt, advance: Advance) -> pa.Table | None:
         del advance
         return rows_of(loaded, prepared, reading, chosen=chosen)
 
@@ -164,7 +162,7 @@ def run(asked: Asked, out: Path, *, overwrite: bool) -> list[VideoAttention]:
 
 
 def rows_of(
-    loaded: LoadedModel, prepared: Prepared, reading: Reading, *, chosen: Chosen = "all"
+    loaded: LoadedModel, prepared: AskedPrompt, reading: Reading, *, chosen: Chosen = "all"
 ) -> pa.Table | None:
     """The rows of one sample; None if its answer is not the one chosen.
 
@@ -175,7 +173,7 @@ def rows_of(
     cuts: list[Knockout | None] = [None, *([reading.knockout] if reading.knockout else [])]
     read = [_read(loaded, prepared, reading.target, cut) for cut in cuts]
     base_id = int(read[0].logits.argmax())
-    if not is_chosen(chosen, is_correct(loaded.tokenizer, base_id, prepared)):
+    if not is_chosen(chosen, prepared.is_correct(base_id)):
         return None
     shared = shared_columns(loaded, prepared, base_id)
     grids = frame_grids(loaded.config, prepared.prompt, prepared.pixel_values.shape)
@@ -215,7 +213,7 @@ def _of_frames(
 
 
 def _read(
-    loaded: LoadedModel, prepared: Prepared, target: str, cut: Knockout | None
+    loaded: LoadedModel, prepared: AskedPrompt, target: str, cut: Knockout | None
 ) -> AttentionReading:
     layout: TokenLayout = prepared.prompt.layout
     positions = layout.positions(target)
@@ -224,7 +222,7 @@ def _read(
     share = np.full(len(positions), 1 / len(positions), np.float32)
     return read_attention(
         loaded.model.decoder,
-        pad_prompt(embed(loaded.model, prepared)),
+        pad_prompt(prepared.embedded),
         padded_mask(layout, () if cut is None else (cut,), loaded.config.decoder),
         jnp.asarray(np.pad(positions, more, mode="edge"), jnp.int32),
         jnp.asarray(np.pad(share, more)),

@@ -4,9 +4,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from flowjax.asked.prepare import Prepared
+from flowjax.asked.asked import Asked
 from flowjax.models.checkpoint import LoadedModel
-from flowjax.sweeps.rows import is_correct
 from flowjax.version import __version__
 
 Column = tuple[str, pa.DataType, str]
@@ -39,7 +38,7 @@ def documented(*own: Column) -> pa.Schema:
     )
 
 
-def shared_columns(loaded: LoadedModel, prepared: Prepared, base_id: int) -> dict[str, Any]:
+def shared_columns(loaded: LoadedModel, prepared: Asked, base_id: int) -> dict[str, Any]:
     """What every row of a sample has in common, by column.
 
     base_id: the model's most probable next token.
@@ -51,7 +50,7 @@ def shared_columns(loaded: LoadedModel, prepared: Prepared, base_id: int) -> dic
         "task": prepared.sample.task,
         "base_answer": loaded.tokenizer.decode([base_id]).strip(),
         "true_answer": true_answer,
-        "correct": is_correct(loaded.tokenizer, base_id, prepared),
+        "correct": prepared.is_correct(base_id),
         "model": loaded.name,
         "model_note": loaded.note,
         "version": __version__,

@@ -15,11 +15,13 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Array, Float
 
-from flowjax.asked.prepare import Prepared, embed, prepare
+from flowjax.asked.asked import Asked as AskedPrompt
+from flowjax.asked.asked import ask_sample
 from flowjax.compilation import use_persistent_cache
 from flowjax.edges import CROSS_FRAME, Edge, Knockout
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.models.embedded import Embedded
 from flowjax.progress import Advance
 from flowjax.report.compare import (
     ALL,
@@ -37,10 +39,9 @@ from flowjax.report.compare import (
 from flowjax.report.statistics import Interval
 from flowjax.runs.each_sample import each_sample, is_chosen
 from flowjax.runs.settings import model_settings
-from flowjax.sweeps.answers import Embedded
 from flowjax.sweeps.engine import planned
 from flowjax.sweeps.protocol import Cell, Protocol, protocol
-from flowjax.sweeps.rows import decode_each, is_correct, relative_change
+from flowjax.sweeps.rows import decode_each, relative_change
 from flowjax.sweeps.run import protocol_settings
 from flowjax_experiments.columns import documented, shared_columns
 from flowjax_experiments.drawn import print_notes, print_paths
@@ -89,7 +90,7 @@ class _Asking:
     """One model at work on one sample; base: its logits without a knockout."""
 
     loaded: LoadedModel
-    prepared: Prepared
+    prepared: AskedPrompt
     embedded: Embedded
     base: Float[Array, " vocabulary"]
 
@@ -99,7 +100,7 @@ class _Asking:
 
     @property
     def correct(self) -> bool:
-        return is_correct(self.loaded.tokenizer, self.base_id, self.prepared)
+        return self.prepared.is_correct(self.base_id)
 
 
 def run(asked: Asked, out: Path, *, overwrite: bool) -> tuple[list[CutAccuracy], list[PairedCurve]]:
@@ -117,12 +118,12 @@ def run(asked: Asked, out: Path, *, overwrite: bool) -> tuple[list[CutAccuracy],
     cuts = {FIRST_HALF: half, ALL: tuple(range(decoder.layers))}
     which = asked.questions.chosen("correct")
 
-    def measure(prepared: Prepared, advance: Advance) -> pa.Table:
+    def measure(prepared: AskedPrompt, advance: Advance) -> pa.Table:
         del advance
         tables, asking = [], []
         for side, loaded in zip(SIDES, models, strict=True):
-            own = prepared if side == "a" else prepare(loaded, prepared.sample)
-            embedded = embed(loaded.model, own)
+            own = prepared if side == "a" else ask_sample(loaded, prepared.sample)
+            embedded = own.embedded
             edges = (Edge(CROSS_FRAME, CROSS_FRAME),)
             knockouts = [Knockout(edges, layers) for layers in cuts.values()]
             answers = planned(loaded.model.decoder, embedded, own.prompt.layout, knockouts)
@@ -184,7 +185,7 @@ def _rows(
             "cut": cut,
             "centre": centre,
             "new_answer": answer,
-            "new_correct": is_correct(tokenizer, int(new_id), at.prepared),
+            "new_correct": at.prepared.is_correct(int(new_id)),
             "base_probability": base,
             "new_probability": float(probability),
             "relative_change": float(change),

@@ -12,7 +12,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import pyarrow as pa
 
-from flowjax.asked.prepare import Prepared, embed, prepare
+from flowjax.asked.asked import Asked as AskedPrompt
+from flowjax.asked.asked import ask_sample
 from flowjax.compilation import use_persistent_cache
 from flowjax.data.frame_order import REPEATED
 from flowjax.edges import CROSS_FRAME, Edge, Knockout, windows
@@ -21,7 +22,7 @@ from flowjax.progress import Advance
 from flowjax.report.diagnosis import CASES, GROUPS, Diagnosed, Share, draw_diagnosis, shares
 from flowjax.runs.each_sample import Chosen, each_sample, is_chosen
 from flowjax.sweeps.engine import planned
-from flowjax.sweeps.rows import decode_each, is_correct
+from flowjax.sweeps.rows import decode_each
 from flowjax_experiments.columns import documented, shared_columns
 from flowjax_experiments.drawn import print_notes, print_paths
 from flowjax_experiments.printing import ends, print_table, yes
@@ -58,7 +59,7 @@ def run(asked: Asked, out: Path, *, overwrite: bool) -> list[Share]:
     windows(asked.window, "center", loaded.config.decoder.layers)
     chosen = asked.questions.chosen("all")
 
-    def measure(prepared: Prepared, advance: Advance) -> pa.Table | None:
+    def measure(prepared: AskedPrompt, advance: Advance) -> pa.Table | None:
         del advance
         return row_of(loaded, prepared, window=asked.window, chosen=chosen)
 
@@ -76,22 +77,20 @@ def run(asked: Asked, out: Path, *, overwrite: bool) -> list[Share]:
 
 
 def row_of(
-    loaded: LoadedModel, prepared: Prepared, *, window: int, chosen: Chosen = "all"
+    loaded: LoadedModel, prepared: AskedPrompt, *, window: int, chosen: Chosen = "all"
 ) -> pa.Table | None:
     """The row of one sample; None if its answer is not the one chosen."""
     decoder, layout = loaded.model.decoder, prepared.prompt.layout
     layers = decoder.config.layers
     edges = (Edge(CROSS_FRAME, CROSS_FRAME),)
     cuts = [*windows(window, "center", layers), tuple(range(layers))]
-    answers = planned(
-        decoder, embed(loaded.model, prepared), layout, [Knockout(edges, cut) for cut in cuts]
-    )
+    answers = planned(decoder, prepared.embedded, layout, [Knockout(edges, cut) for cut in cuts])
     base_id = int(jnp.argmax(answers.base))
-    if not is_chosen(chosen, is_correct(loaded.tokenizer, base_id, prepared)):
+    if not is_chosen(chosen, prepared.is_correct(base_id)):
         return None
     *by_window, cut = decode_each(loaded.tokenizer, answers.collect(len(cuts)).argmax(axis=1))
-    still = prepare(loaded, prepared.sample, order=REPEATED)
-    still_id = planned(decoder, embed(loaded.model, still), still.prompt.layout, []).base.argmax()
+    still = ask_sample(loaded, prepared.sample, order=REPEATED)
+    still_id = planned(decoder, still.embedded, still.prompt.layout, []).base.argmax()
     row = {
         **shared_columns(loaded, prepared, base_id),
         "width": window,

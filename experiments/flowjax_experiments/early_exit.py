@@ -8,17 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flowjax.asked.prepare import Prepared, embed
+from flowjax.asked.asked import Asked as AskedPrompt
 from flowjax.compilation import use_persistent_cache
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically
 from flowjax.lens.early_exit import option_probabilities
-from flowjax.lens.forward import pad_prompt
 from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.padding import pad_prompt
 from flowjax.progress import Advance
 from flowjax.report.early_exit import Judged, Readings, draw_exit, judge, settled_layer
 from flowjax.runs.each_sample import Chosen, each_sample, is_chosen
-from flowjax.sweeps.rows import is_correct
 from flowjax_experiments.columns import documented, shared_columns
 from flowjax_experiments.drawn import print_notes, print_paths
 from flowjax_experiments.halves import halves
@@ -80,7 +79,7 @@ def run(asked: Asked, out: Path, *, overwrite: bool) -> list[Judged]:
     chosen = asked.questions.chosen("all")
     halves(sample.sample_id for sample in samples)
 
-    def measure(prepared: Prepared, advance: Advance) -> pa.Table | None:
+    def measure(prepared: AskedPrompt, advance: Advance) -> pa.Table | None:
         del advance
         return rows_of(loaded, prepared, chosen=chosen)
 
@@ -97,7 +96,9 @@ def run(asked: Asked, out: Path, *, overwrite: bool) -> list[Judged]:
     return report(out)
 
 
-def rows_of(loaded: LoadedModel, prepared: Prepared, *, chosen: Chosen = "all") -> pa.Table | None:
+def rows_of(
+    loaded: LoadedModel, prepared: AskedPrompt, *, chosen: Chosen = "all"
+) -> pa.Table | None:
     """The rows of one sample; None if its answer is not the one chosen.
 
     Raises:
@@ -108,9 +109,9 @@ def rows_of(loaded: LoadedModel, prepared: Prepared, *, chosen: Chosen = "all") 
     for letter, token in zip(question.letters, ids, strict=True):
         if token is None:
             raise FlowjaxError(f"the tokenizer has no token for the letter {letter!r}")
-    prompt = pad_prompt(embed(loaded.model, prepared))
+    prompt = pad_prompt(prepared.embedded)
     probability, base_id = option_probabilities(loaded.model.decoder, prompt, jnp.asarray(ids))
-    if not is_chosen(chosen, is_correct(loaded.tokenizer, int(base_id), prepared)):
+    if not is_chosen(chosen, prepared.is_correct(int(base_id))):
         return None
     shared = shared_columns(loaded, prepared, int(base_id))
     rows = []

@@ -14,25 +14,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flowjax.asked.prepare import Prepared, embed
+from flowjax.asked.asked import Asked, true_token
 from flowjax.compilation import use_persistent_cache
 from flowjax.data.frame_order import AS_IS
 from flowjax.data.sample import Sample
-from flowjax.edges import causal_mask
 from flowjax.models.checkpoint import LoadedModel, load_model
-from flowjax.models.decoder import Decoder
 from flowjax.progress import Advance
 from flowjax.report.statistics import Interval, proportion_interval
 from flowjax.runs.each_sample import Results, each_sample
-from flowjax.sweeps.answers import Embedded
-from flowjax.sweeps.plan import round_up
-from flowjax.sweeps.rows import is_correct
 from flowjax.version import __version__
 from flowjax_experiments.selection import Selection
 from flowjax_experiments.summary import print_failures, read_results
-
-ROWS = 32
-"""Prompts are padded to a multiple of this, so that lengths share compiled code."""
 
 SCHEMA = pa.schema(
     [
@@ -64,18 +56,6 @@ class Accuracy:
     chance: float
 
 
-@jax.jit
-def _last_probabilities(decoder: Decoder, embedded: Embedded, length: jax.Array) -> jax.Array:
-    trace = decoder(
-        embedded.x,
-        causal_mask(decoder.config.layers, jnp.zeros(len(embedded.x), jnp.int32)),
-        rope_position=embedded.rope_position,
-        deepstack=embedded.deepstack,
-        length=length,
-    )
-    return jax.nn.softmax(decoder.logits(trace.output[length - 1][None])[0])
-
-
 def evaluate(
     loaded: LoadedModel,
     samples: Sequence[Sample],
@@ -99,16 +79,9 @@ def evaluate(
         FlowjaxError: see `each_sample`.
     """
 
-    def measure(prepared: Prepared, advance: Advance) -> pa.Table:
+    def measure(prepared: Asked, advance: Advance) -> pa.Table:
         del advance
-        embedded, length = embed(loaded.model, prepared), prepared.prompt.layout.length
-        probability = np.asarray(
-            _last_probabilities(
-                loaded.model.decoder,
-                embedded.padded(round_up(length, ROWS)),
-                jnp.asarray(length, jnp.int32),
-            )
-        )
+        probability = np.asarray(jax.nn.softmax(jnp.asarray(prepared.logits)))
         answer = int(np.argmax(probability))
         question = prepared.sample.question
         row = {
@@ -117,9 +90,9 @@ def evaluate(
             "options": len(question.options),
             "true_answer": question.answer,
             "answer": loaded.tokenizer.decode([answer]).strip(),
-            "correct": is_correct(loaded.tokenizer, answer, prepared),
+            "correct": prepared.is_correct(answer),
             "probability": float(probability[answer]),
-            "probability_true": float(probability[prepared.true_id]),
+            "probability_true": float(probability[true_token(prepared)]),
             "frames": order,
             "model": loaded.name,
             "model_note": loaded.note,

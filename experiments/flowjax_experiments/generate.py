@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 from tokenizers import Tokenizer
 
-from flowjax.asked.prepare import ask, embed_prompt
+from flowjax.asked.asked import ask_sample
 from flowjax.compilation import use_persistent_cache
 from flowjax.data.prompt import Question
 from flowjax.data.sample import Sample
@@ -84,8 +84,9 @@ def run(asked: Asked) -> Generated:
     if pathway is not None and asked.tokens > 1 and not pathway.last_to_last:
         _say("note: this pathway cuts last->last, so a generated token reads none before it")
 
-    prompt, pixel_values, _ = ask(loaded, Sample(asked.video.name, "", asked.video, question))
-    embedded = jax.block_until_ready(embed_prompt(loaded.model, prompt, pixel_values))
+    prepared = ask_sample(loaded, Sample(asked.video.name, "", asked.video, question))
+    prompt = prepared.prompt
+    embedded = jax.block_until_ready(prepared.embedded)
     decoder, config = loaded.model.decoder, loaded.config.decoder
     compiled = compile_pathway(
         prompt.layout, cuts(pathway, prompt.layout), config, room=asked.tokens - 1

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
-from flowjax.asked.prepare import prepare
+from flowjax.asked.asked import ask_sample
 from flowjax.compilation import use_persistent_cache
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
@@ -93,7 +93,7 @@ def print_plan(asked: Asked) -> None:
     chosen, sample = asked.protocol, asked.questions.read()[0]
     loaded = load_model(asked.model, parameters=False)
     decoder = loaded.config.decoder
-    layout = chosen.layout(prepare(loaded, sample).prompt.layout)
+    layout = chosen.layout(ask_sample(loaded, sample).prompt.layout)
     cells = chosen.cells(layout, decoder.layers, decoder.heads)
     plan = plan_sweep(
         layout.length,

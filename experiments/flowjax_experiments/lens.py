@@ -10,21 +10,20 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int
 
-from flowjax.asked.prepare import Prepared, embed
+from flowjax.asked.asked import Asked as AskedPrompt
 from flowjax.compilation import use_persistent_cache
 from flowjax.errors import FlowjaxError
-from flowjax.lens.forward import pad_prompt
 from flowjax.lens.grid import frame_grids
 from flowjax.lens.pictures import read_pictures
 from flowjax.lens.project import Through
 from flowjax.lens.read import read_lens
 from flowjax.lens.words import KINDS, Words, matching_ids, read_words, words_for
 from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.padding import LENGTH_STEP, pad_prompt, round_up
 from flowjax.progress import Advance
 from flowjax.report.lens import WordShare, draw_overlay, draw_words, word_shares
 from flowjax.runs.each_sample import Chosen, each_sample, is_chosen
-from flowjax.sweeps.plan import LENGTH_STEP, round_up
-from flowjax.sweeps.rows import decode_each, is_correct
+from flowjax.sweeps.rows import decode_each
 from flowjax_experiments.columns import documented, shared_columns
 from flowjax_experiments.drawn import keep_drawn, print_notes, print_paths, read_drawn
 from flowjax_experiments.printing import ends, print_table, yes
@@ -102,7 +101,7 @@ def run(asked: Asked, out: Path, *, overwrite: bool) -> list[WordShare]:
     through = cast(Through, asked.through)
     words = word_ids(loaded, sorted({sample.task for sample in samples}), own)
 
-    def measure(prepared: Prepared, advance: Advance) -> pa.Table | None:
+    def measure(prepared: AskedPrompt, advance: Advance) -> pa.Table | None:
         del advance
         ids = words[prepared.sample.task]
         return rows_of(loaded, prepared, ids, k=asked.top_k, through=through, chosen=chosen)
@@ -132,7 +131,7 @@ def run(asked: Asked, out: Path, *, overwrite: bool) -> list[WordShare]:
 
 def rows_of(
     loaded: LoadedModel,
-    prepared: Prepared,
+    prepared: AskedPrompt,
     words: WordIds,
     *,
     k: int = 10,
@@ -148,13 +147,13 @@ def rows_of(
     padded = np.pad(positions, (0, round_up(count, LENGTH_STEP) - count), mode="edge")
     read = read_lens(
         loaded.model.decoder,
-        pad_prompt(embed(loaded.model, prepared)),
+        pad_prompt(prepared.embedded),
         jnp.asarray(padded, jnp.int32),
         k=k,
         through=through,
     )
     base_id = int(read.logits.argmax())
-    if not is_chosen(chosen, is_correct(loaded.tokenizer, base_id, prepared)):
+    if not is_chosen(chosen, prepared.is_correct(base_id)):
         return None
     ids, probability = (np.asarray(part)[:, :count] for part in read.top)
     layers = len(ids)
@@ -179,7 +178,7 @@ def rows_of(
 
 
 def _places(
-    loaded: LoadedModel, prepared: Prepared, positions: Int[np.ndarray, " p"]
+    loaded: LoadedModel, prepared: AskedPrompt, positions: Int[np.ndarray, " p"]
 ) -> Int[np.ndarray, "4 p"]:
     """Position, frame, row and column of every video position."""
     layout = prepared.prompt.layout

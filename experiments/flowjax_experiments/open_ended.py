@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 
-from flowjax.asked.prepare import Prepared, ask, embed, embed_prompt
+from flowjax.asked.asked import Asked as AskedPrompt
+from flowjax.asked.asked import ask_sample
 from flowjax.compilation import use_persistent_cache
 from flowjax.data.prompt import Prompt, Question, VideoShape
 from flowjax.data.sample import Sample
@@ -23,6 +24,7 @@ from flowjax.inference.anchor import continued, tokens_until
 from flowjax.inference.end_tokens import end_tokens
 from flowjax.layout import TokenLayout
 from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.models.embedded import Embedded
 from flowjax.models.video_llm import VideoLLMConfig
 from flowjax.progress import Advance
 from flowjax.report.anchor import draw_anchor
@@ -30,7 +32,6 @@ from flowjax.report.curves import Strongest, strongest
 from flowjax.runs.each_sample import each_sample
 from flowjax.runs.settings import model_settings, sample_settings
 from flowjax.runs.store import RunStore
-from flowjax.sweeps.answers import Embedded
 from flowjax.sweeps.engine import planned
 from flowjax.sweeps.protocol import Protocol, protocol
 from flowjax.sweeps.rows import decode_each, relative_change
@@ -157,9 +158,9 @@ def _each(
     else:
         asking = loaded
 
-    def measure(prepared: Prepared, advance: Advance) -> pa.Table | None:
+    def measure(prepared: AskedPrompt, advance: Advance) -> pa.Table | None:
         del advance
-        return rows(prepared.sample, embed(loaded.model, prepared), prepared.prompt.layout)
+        return rows(prepared.sample, prepared.embedded, prepared.prompt.layout)
 
     each_sample(
         asking, samples, measure, out, schema=SCHEMA, settings=settings, overwrite=overwrite
@@ -175,8 +176,8 @@ def _one(
     everything = {**model_settings(loaded), **sample_settings([sample]), **settings}
     store = RunStore(out, everything, 1, schema=SCHEMA, overwrite=overwrite)
     if not store.done:
-        prompt, pixel_values, _ = ask(loaded, sample)
-        found = rows(sample, embed_prompt(loaded.model, prompt, pixel_values), prompt.layout)
+        prepared = ask_sample(loaded, sample)
+        found = rows(sample, prepared.embedded, prepared.layout)
         if found is None:
             raise FlowjaxError(
                 f"--token {asked.token}: the model ends its answer before; give a smaller number"

@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from flowjax.asked.prepare import Prepared, embed
+from flowjax.asked.asked import Asked as AskedPrompt
+from flowjax.asked.asked import true_token
 from flowjax.compilation import use_persistent_cache
 from flowjax.errors import FlowjaxError
-from flowjax.lens.forward import pad_prompt, padded_dense, padded_mask
 from flowjax.lens.read import read_logits
 from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.padding import pad_prompt, padded_dense, padded_mask
 from flowjax.pathway import (
     FORMS,
     PRESETS,
@@ -38,7 +39,6 @@ from flowjax.report.pathways import (
     draw_pathways,
 )
 from flowjax.runs.each_sample import Chosen, each_sample, is_chosen
-from flowjax.sweeps.rows import is_correct
 from flowjax_experiments.columns import documented, shared_columns
 from flowjax_experiments.drawn import print_notes, print_paths
 from flowjax_experiments.printing import ends, print_table, yes
@@ -116,7 +116,7 @@ def run(asked: Asked, out: Path, *, overwrite: bool) -> list[Condition]:
     pathways = pathways_of(asked, loaded.config.family, loaded.config.decoder.layers)
     chosen = asked.questions.chosen("all")
 
-    def measure(prepared: Prepared, advance: Advance) -> pa.Table | None:
+    def measure(prepared: AskedPrompt, advance: Advance) -> pa.Table | None:
         return rows_of(
             loaded, prepared, pathways, seeds=asked.seeds, chosen=chosen, advance=advance
         )
@@ -152,7 +152,7 @@ class Answered:
 
 
 def answers(
-    loaded: LoadedModel, prepared: Prepared, pathways: Sequence[Pathway], seeds: int
+    loaded: LoadedModel, prepared: AskedPrompt, pathways: Sequence[Pathway], seeds: int
 ) -> Iterator[Answered]:
     """All edges first; then every pathway, each followed by random edges of the same number.
 
@@ -161,7 +161,7 @@ def answers(
     """
     decoder, config = loaded.model.decoder, loaded.config.decoder
     layout = prepared.prompt.layout
-    prompt = pad_prompt(embed(loaded.model, prepared))
+    prompt = pad_prompt(prepared.embedded)
     every = padded_mask(layout, (), config)
     yield Answered(FULL, pathways[0].name, "", -1, 1.0, read_logits(decoder, prompt, every))
     for pathway in pathways:
@@ -180,7 +180,7 @@ def answers(
 
 def rows_of(
     loaded: LoadedModel,
-    prepared: Prepared,
+    prepared: AskedPrompt,
     pathways: Sequence[Pathway],
     *,
     seeds: int = 3,
@@ -194,7 +194,7 @@ def rows_of(
         new_id = int(probability.argmax())
         if answered.kind == FULL:
             base_id = new_id
-            if not is_chosen(chosen, is_correct(loaded.tokenizer, base_id, prepared)):
+            if not is_chosen(chosen, prepared.is_correct(base_id)):
                 return None
         rows.append(
             {
@@ -206,8 +206,8 @@ def rows_of(
                 "seed": answered.seed,
                 "kept_fraction": answered.kept,
                 "new_answer": loaded.tokenizer.decode([new_id]).strip(),
-                "new_correct": is_correct(loaded.tokenizer, new_id, prepared),
-                "true_probability": probability[prepared.true_id],
+                "new_correct": prepared.is_correct(new_id),
+                "true_probability": probability[true_token(prepared)],
                 "base_probability": probability[base_id],
             }
         )

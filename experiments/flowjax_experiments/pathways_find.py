@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flowjax.asked.prepare import Prepared
+from flowjax.asked.asked import Asked as AskedPrompt
 from flowjax.compilation import use_persistent_cache
 from flowjax.errors import FlowjaxError
 from flowjax.files import read_json
@@ -111,7 +111,7 @@ def run(asked: Asked, out: Path, *, overwrite: bool) -> Found:
     pathways = [*found, hand]
     chosen = asked.questions.chosen("all")
 
-    def measure(prepared: Prepared, advance: Advance) -> pa.Table | None:
+    def measure(prepared: AskedPrompt, advance: Advance) -> pa.Table | None:
         return rows_of(
             loaded, prepared, pathways, seeds=asked.seeds, chosen=chosen, advance=advance
         )

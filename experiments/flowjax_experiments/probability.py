@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from flowjax.asked.prepare import Prepared, embed
+from flowjax.asked.asked import Asked as AskedPrompt
 from flowjax.compilation import use_persistent_cache
 from flowjax.errors import FlowjaxError
-from flowjax.lens.forward import pad_prompt
 from flowjax.lens.project import option_ids
 from flowjax.lens.read import read_generation
 from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.padding import pad_prompt
 from flowjax.progress import Advance
 from flowjax.report.probability import (
     LayerProbability,
@@ -21,7 +21,7 @@ from flowjax.report.probability import (
     layer_probabilities,
 )
 from flowjax.runs.each_sample import Chosen, each_sample, is_chosen
-from flowjax.sweeps.rows import decode_each, is_correct
+from flowjax.sweeps.rows import decode_each
 from flowjax_experiments.columns import documented, shared_columns
 from flowjax_experiments.drawn import print_notes, print_paths
 from flowjax_experiments.printing import ends, print_table, yes
@@ -64,7 +64,7 @@ def run(asked: Asked, out: Path, *, overwrite: bool) -> list[LayerProbability]:
         raise FlowjaxError(f"--top-k {asked.top_k}: give 1 to {vocabulary} tokens")
     chosen = asked.questions.chosen("correct")
 
-    def measure(prepared: Prepared, advance: Advance) -> pa.Table | None:
+    def measure(prepared: AskedPrompt, advance: Advance) -> pa.Table | None:
         del advance
         return rows_of(loaded, prepared, k=asked.top_k, chosen=chosen)
 
@@ -82,13 +82,13 @@ def run(asked: Asked, out: Path, *, overwrite: bool) -> list[LayerProbability]:
 
 
 def rows_of(
-    loaded: LoadedModel, prepared: Prepared, *, k: int = 10, chosen: Chosen = "all"
+    loaded: LoadedModel, prepared: AskedPrompt, *, k: int = 10, chosen: Chosen = "all"
 ) -> pa.Table | None:
     """The rows of one sample; None if its answer is not the one chosen."""
-    read = read_generation(loaded.model.decoder, pad_prompt(embed(loaded.model, prepared)))
+    read = read_generation(loaded.model.decoder, pad_prompt(prepared.embedded))
     probability = np.asarray(read)
     base_id = int(probability[0, -1].argmax())
-    if not is_chosen(chosen, is_correct(loaded.tokenizer, base_id, prepared)):
+    if not is_chosen(chosen, prepared.is_correct(base_id)):
         return None
     question = prepared.sample.question
     ids = option_ids(loaded.tokenizer, question.letters, base_id)

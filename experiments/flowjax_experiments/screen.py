@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 
-from flowjax.asked.prepare import Prepared, embed
+from flowjax.asked.asked import Asked as AskedPrompt
 from flowjax.compilation import use_persistent_cache
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
@@ -23,7 +23,6 @@ from flowjax.runs.each_sample import Chosen, each_sample, is_chosen
 from flowjax.screen.choose import Choice, choose, mean_effects, predictions
 from flowjax.screen.gradient import PARTS, edge_effects, edges_between, gate_effects
 from flowjax.sweeps.engine import planned
-from flowjax.sweeps.rows import is_correct
 from flowjax_experiments.columns import documented, shared_columns
 from flowjax_experiments.drawn import print_notes, print_paths
 from flowjax_experiments.printing import ends, print_table, yes
@@ -92,7 +91,7 @@ def run(asked: Asked, out: Path, *, overwrite: bool) -> list[Screened]:
     chosen = asked.questions.chosen("correct")
     strict = asked.questions.strict or asked.questions.one
 
-    def measure(prepared: Prepared, advance: Advance) -> pa.Table | None:
+    def measure(prepared: AskedPrompt, advance: Advance) -> pa.Table | None:
         del advance
         return rows_of(loaded, prepared, heads=asked.heads, groups=asked.groups, chosen=chosen)
 
@@ -113,7 +112,7 @@ def run(asked: Asked, out: Path, *, overwrite: bool) -> list[Screened]:
 
 def rows_of(
     loaded: LoadedModel,
-    prepared: Prepared,
+    prepared: AskedPrompt,
     *,
     heads: bool = True,
     groups: str = "parts",
@@ -121,9 +120,9 @@ def rows_of(
 ) -> pa.Table | None:
     """The predicted effect of every gate of a sample; None if its answer is not the one chosen."""
     layout = prepared.prompt.layout
-    effects = gate_effects(loaded.model.decoder, embed(loaded.model, prepared), layout, heads=heads)
+    effects = gate_effects(loaded.model.decoder, prepared.embedded, layout, heads=heads)
     base_id = int(np.argmax(effects.logits))
-    if not is_chosen(chosen, is_correct(loaded.tokenizer, base_id, prepared)):
+    if not is_chosen(chosen, prepared.is_correct(base_id)):
         return None
     edges = edges_between(layout, PARTS if groups == "parts" else layout.cells)
     predicted = edge_effects(effects, layout, edges)
@@ -149,7 +148,7 @@ def _check(
     choices = choose(mean_effects(table), top)
     predicted = predictions(table, [choice.gate for choice in choices])
 
-    def measure(prepared: Prepared, advance: Advance) -> pa.Table:
+    def measure(prepared: AskedPrompt, advance: Advance) -> pa.Table:
         del advance
         of_sample = predicted[prepared.sample.sample_id]
         checked = [
@@ -173,11 +172,11 @@ def _check(
 
 
 def _exact_rows(
-    loaded: LoadedModel, prepared: Prepared, checked: list[tuple[Choice, float]]
+    loaded: LoadedModel, prepared: AskedPrompt, checked: list[tuple[Choice, float]]
 ) -> pa.Table:
     answers = planned(
         loaded.model.decoder,
-        embed(loaded.model, prepared),
+        prepared.embedded,
         prepared.prompt.layout,
         [choice.gate.knockout for choice, _ in checked],
     )

@@ -12,8 +12,8 @@ import numpy as np
 
 from flowjax.inference.greedy import greedy
 from flowjax.layout import TokenLayout
+from flowjax.models.embedded import Embedded
 from flowjax.models.video_llm import VideoLLM
-from flowjax.sweeps.answers import Embedded
 
 
 def tokens_until(
@@ -30,9 +30,7 @@ def tokens_until(
     Raises:
         FlowjaxError: `count` is less than 1.
     """
-    tokens = greedy(
-        model, embedded.x, embedded.rope_position, count, deepstack=embedded.deepstack
-    ).tolist()
+    tokens = greedy(model, embedded, count).tolist()
     return None if set(tokens) & set(stop) else tuple(tokens)
 
 

@@ -19,14 +19,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from flowjax.edges import NOBODY
 from flowjax.errors import FlowjaxError
 from flowjax.inference.compile import Compiled, Cut
 from flowjax.inference.prefill import Entries, ThinCache, lower_prefill
 from flowjax.models.attention import Sources, attend
 from flowjax.models.decoder import Decoder, DecoderLayer
+from flowjax.models.embedded import Embedded
 from flowjax.models.stack import layer_at
-from flowjax.sweeps.answers import Embedded
-from flowjax.sweeps.engine import NOBODY
 
 
 @functools.partial(jax.jit, donate_argnames="cache")

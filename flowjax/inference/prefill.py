@@ -14,9 +14,9 @@ from flowjax.edges import EdgeMask
 from flowjax.inference.compile import Compiled, Cut, Stage
 from flowjax.kernels.pruned_attention import Implementation, pruned_attention
 from flowjax.models.decoder import Decoder, DecoderLayer, deepened
+from flowjax.models.embedded import Embedded
 from flowjax.models.rope import Rotary
 from flowjax.models.stack import layer_at
-from flowjax.sweeps.answers import Embedded
 
 
 class Entries(NamedTuple):

@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from flowjax.errors import FlowjaxError
-from flowjax.lens.forward import PaddedPrompt, forward
+from flowjax.models.attention import CHUNK
 from flowjax.models.decoder import Decoder, Keep
+from flowjax.models.embedded import Embedded
 
 
 @jax.jit
 def option_probabilities(
-    decoder: Decoder, prompt: PaddedPrompt, letters: Int[Array, " options"]
+    decoder: Decoder, prompt: Embedded, letters: Int[Array, " options"]
 ) -> tuple[Float[Array, "layers options"], Int[Array, ""]]:
     """Probabilities of the options' letters, and no other token, after every layer.
 
@@ -29,7 +30,7 @@ def option_probabilities(
     Returns:
         float32 [layers, options], and the most probable next token of all.
     """
-    trace = forward(decoder, prompt, keep=Keep(hidden=True))
+    trace = decoder(prompt, keep=Keep(hidden=True), chunk=CHUNK)
     assert trace.hidden is not None
     after = jnp.concatenate([trace.hidden[1:, prompt.last], trace.output[prompt.last][None]])
     logits = decoder.logits(after)

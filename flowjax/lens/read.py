@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from flowjax.edges import Mask
-from flowjax.lens.forward import PaddedPrompt, forward
 from flowjax.lens.project import (
     Through,
     TopTokens,
@@ -16,8 +15,9 @@ from flowjax.lens.project import (
     lens_states,
     logit_lens,
 )
-from flowjax.models.attention import PRECISION
+from flowjax.models.attention import CHUNK, PRECISION
 from flowjax.models.decoder import Decoder, Keep
+from flowjax.models.embedded import Embedded
 
 
 class LensReading(NamedTuple):
@@ -35,21 +35,18 @@ class AttentionReading(NamedTuple):
 
 
 @jax.jit
-def read_logits(decoder: Decoder, prompt: PaddedPrompt, mask: Mask) -> Float[Array, " vocabulary"]:
+def read_logits(decoder: Decoder, prompt: Embedded, mask: Mask) -> Float[Array, " vocabulary"]:
     """Logits at the last position: float32 [vocabulary]; `mask` is of the padded prompt."""
-    trace = forward(decoder, prompt, mask)
-    return decoder.logits(trace.output[prompt.last][None])[0]
+    return decoder.last_logits(decoder(prompt, mask, chunk=CHUNK).output, prompt)
 
 
 @jax.jit
-def read_generation(
-    decoder: Decoder, prompt: PaddedPrompt
-) -> Float[Array, "norm layers vocabulary"]:
+def read_generation(decoder: Decoder, prompt: Embedded) -> Float[Array, "norm layers vocabulary"]:
     """Generation probability after every layer: without the final norm, then with it.
 
     The last layer is normed in both, and is the model's own next-token distribution.
     """
-    trace = forward(decoder, prompt, keep=Keep(hidden=True))
+    trace = decoder(prompt, keep=Keep(hidden=True), chunk=CHUNK)
     forms = [
         generation_probability(decoder, trace, prompt.last, normed=normed)
         for normed in (False, True)
@@ -60,7 +57,7 @@ def read_generation(
 @functools.partial(jax.jit, static_argnames=("k", "through"))
 def read_lens(
     decoder: Decoder,
-    prompt: PaddedPrompt,
+    prompt: Embedded,
     positions: Int[Array, " p"],
     *,
     k: int,
@@ -71,9 +68,9 @@ def read_lens(
     Layer l is the input of decoder layer l, but the output of the last for the last (see
     `lens_states`). Through the output head, all of them are normed.
     """
-    trace = forward(decoder, prompt, keep=Keep(hidden=True))
+    trace = decoder(prompt, keep=Keep(hidden=True), chunk=CHUNK)
     assert trace.hidden is not None
-    logits = decoder.logits(trace.output[prompt.last][None])[0]
+    logits = decoder.last_logits(trace.output, prompt)
     chosen = trace._replace(hidden=trace.hidden[:, positions], output=trace.output[positions])
     if through == "output":
         assert chosen.hidden is not None
@@ -88,7 +85,7 @@ def read_lens(
 @jax.jit
 def read_attention(
     decoder: Decoder,
-    prompt: PaddedPrompt,
+    prompt: Embedded,
     mask: Mask,
     targets: Int[Array, " r"],
     share: Float[Array, " r"],
@@ -104,7 +101,7 @@ def read_attention(
         targets: positions.
         share: of each in the average.
     """
-    trace = forward(decoder, prompt, mask, Keep(attention=targets))
+    trace = decoder(prompt, mask, keep=Keep(attention=targets), chunk=CHUNK)
     assert trace.attention is not None
     attention = jnp.einsum("lhrn,r->lhn", trace.attention, share, precision=PRECISION)
-    return AttentionReading(attention, decoder.logits(trace.output[prompt.last][None])[0])
+    return AttentionReading(attention, decoder.last_logits(trace.output, prompt))

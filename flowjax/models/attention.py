@@ -17,6 +17,9 @@ from flowjax.edges import GatedMask, Mask
 PRECISION = jax.lax.Precision.HIGHEST
 """float32 means float32 on every device; bfloat16 products are unaffected."""
 
+CHUNK = 256
+"""Rows of attention computed at a time; later chunks read more sources (`attend_causal`)."""
+
 
 class Sources(NamedTuple):
     """A block of source rows.

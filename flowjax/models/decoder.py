@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from flowjax.edges import Mask
+from flowjax.edges import Mask, causal_mask
 from flowjax.models.attention import PRECISION, Sources, attend, attend_causal
+from flowjax.models.embedded import Embedded
 from flowjax.models.rope import Rotary, RotaryEmbedding, rotate
 from flowjax.models.stack import layer_at, stacked
 
@@ -178,33 +179,27 @@ class Decoder(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "n width"],
-        mask: Mask,
+        prompt: Embedded,
+        mask: Mask | None = None,
         *,
-        rope_position: Int[Array, "axes n"] | None = None,
-        deepstack: Float[Array, "k n width"] | None = None,
-        length: int | Int[Array, ""] | None = None,
         keep: Keep = NOTHING,
         chunk: int | None = None,
         remat: bool = False,
     ) -> Trace:
-        """Run every layer over a whole sequence.
+        """Run every layer over a whole prompt.
 
         Args:
-            x: embeddings of positions 0 to n - 1.
-            mask: edges per layer; `allowed` has leading axes [layers, heads or 1].
-            rope_position: positions that rotary embedding reads; 0 to n - 1 where None.
-            deepstack: see `deepened`.
-            length: the sequence's length without right padding; n where None.
+            prompt: what is read, at positions 0 to n - 1.
+            mask: edges per layer; `allowed` has leading axes [layers, heads or 1]. None cuts
+                nothing.
             keep: intermediates to return.
             chunk: rows of attention computed at a time (see `attend_causal`); all where None.
             remat: keep only every layer's input for a backward pass, which computes the rest anew.
         """
-        position = jnp.arange(len(x), dtype=jnp.int32)
-        rotary = self.config.rope(
-            position[None] if rope_position is None else rope_position,
-            len(x) if length is None else length,
-        )
+        position = jnp.arange(len(prompt.x), dtype=jnp.int32)
+        rotary = self.config.rope(prompt.rope_position, prompt.last + 1)
+        if mask is None:
+            mask = causal_mask(self.config.layers, jnp.zeros_like(position))
 
         def step(x: Array, index: Array) -> tuple[Array, tuple]:
             layer = layer_at(self.layers, index)
@@ -220,12 +215,18 @@ class Decoder(nnx.Module):
                 else attend(query[rows], position[rows], [sources], edges).weights,
             )
             attended = attend_causal(query, sources, [], edges, chunk or len(x))
-            return deepened(layer.finish(x, attended), deepstack, index), kept
+            return deepened(layer.finish(x, attended), prompt.deepstack, index), kept
 
         output, (hidden, sources, attention) = jax.lax.scan(
-            jax.checkpoint(step) if remat else step, x, jnp.arange(self.config.layers)
+            jax.checkpoint(step) if remat else step, prompt.x, jnp.arange(self.config.layers)
         )
         return Trace(output, hidden, sources, attention, rotary)
+
+    def last_logits(
+        self, x: Float[Array, "n width"], prompt: Embedded
+    ) -> Float[Array, " vocabulary"]:
+        """Logits after a prompt's last position, of the last layer's output: float32."""
+        return self.logits(x[prompt.last][None])[0]
 
     def logits(self, x: Float[Array, "n width"]) -> Float[Array, "n vocabulary"]:
         """Final norm and vocabulary projection: float32 [n, vocabulary]."""

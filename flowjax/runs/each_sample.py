@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from flowjax.asked.prepare import Prepared, prepare
+from flowjax.asked.asked import Asked, ask_sample
 from flowjax.data.frame_order import AS_IS
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
@@ -21,7 +21,7 @@ from flowjax.runs.store import RunStore
 
 LOG = logging.getLogger(__name__)
 
-Measure = Callable[[Prepared, Advance], pa.Table | None]
+Measure = Callable[[Asked, Advance], pa.Table | None]
 """Makes the rows of a sample, None if the sample is not among those asked for.
 
 It may call `advance` with parts of 1 while it works.
@@ -123,14 +123,21 @@ def each_sample(
     return Results(rows, failures, len(samples))
 
 
+def _answerable(loaded: LoadedModel, sample: Sample, *, order: str) -> Asked:
+    """A sample asked, whose answer must be known."""
+    if sample.question.answer is None:
+        raise FlowjaxError(f"sample {sample.sample_id!r}: the true option is not known")
+    return ask_sample(loaded, sample, order=order)
+
+
 def _ahead(
     loaded: LoadedModel, samples: Sequence[Sample], indices: Sequence[int], order: str
-) -> Iterator[tuple[int, Future[Prepared]]]:
+) -> Iterator[tuple[int, Future[Asked]]]:
     """Samples in order; the next is prepared in a thread while one is in use."""
     with ThreadPoolExecutor(max_workers=1) as pool:
-        pending: deque[tuple[int, Future[Prepared]]] = deque()
+        pending: deque[tuple[int, Future[Asked]]] = deque()
         for index in indices:
-            pending.append((index, pool.submit(prepare, loaded, samples[index], order=order)))
+            pending.append((index, pool.submit(_answerable, loaded, samples[index], order=order)))
             if len(pending) > 1:
                 yield pending.popleft()
         yield from pending

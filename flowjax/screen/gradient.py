@@ -25,11 +25,10 @@ from jaxtyping import Array, Float, Int
 
 from flowjax.edges import CROSS_FRAME, Edge, GatedMask, count_edges
 from flowjax.layout import TokenLayout
+from flowjax.models.attention import CHUNK
 from flowjax.models.decoder import Decoder
-from flowjax.sweeps.answers import Embedded
-from flowjax.sweeps.cost import CHUNK
-from flowjax.sweeps.engine import GROUP_STEP
-from flowjax.sweeps.plan import LENGTH_STEP, round_up
+from flowjax.models.embedded import Embedded
+from flowjax.padding import GROUP_STEP, LENGTH_STEP, round_up
 
 PARTS = ("system", "video", "instruction", "question", "last")
 """Groups that share no position and leave none out, in every prompt that has them all."""
@@ -49,29 +48,19 @@ class GateEffects(NamedTuple):
 
 def gated_log_probability(
     decoder: Decoder,
-    embedded: Embedded,
+    prompt: Embedded,
     mask: GatedMask,
-    last: Int[Array, ""],
     token: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, " vocabulary"]]:
-    """The log-probability of a token after position `last`, and all logits there.
+    """The log-probability of a token after the last position, and all logits there.
 
     Args:
         decoder: the model's decoder.
-        embedded: the prompt; rows after `last` are padding.
+        prompt: with its padding.
         mask: gates float32 [layers, heads or 1, g, g].
-        last: the prompt's final position.
         token: None for the most probable one.
     """
-    trace = decoder(
-        embedded.x,
-        mask,
-        rope_position=embedded.rope_position,
-        deepstack=embedded.deepstack,
-        length=last + 1,
-        chunk=CHUNK,
-    )
-    logits = decoder.logits(trace.output[last][None])[0]
+    logits = decoder.last_logits(decoder(prompt, mask, chunk=CHUNK).output, prompt)
     answer = jnp.argmax(logits) if token is None else token
     return jax.nn.log_softmax(logits)[answer], logits
 
@@ -79,15 +68,14 @@ def gated_log_probability(
 @jax.jit
 def gradient(
     decoder: Decoder,
-    embedded: Embedded,
+    prompt: Embedded,
     group: Int[Array, " n"],
     gates: Float[Array, "layers heads g g"],
-    last: Int[Array, ""],
 ) -> tuple[Float[Array, " vocabulary"], Float[Array, "layers heads g g"]]:
     """Logits, and the gradient of the answer's log-probability by every gate."""
 
     def answer(gates: Array) -> tuple[Array, Array]:
-        return gated_log_probability(decoder, embedded, GatedMask(group, gates), last)
+        return gated_log_probability(decoder, prompt, GatedMask(group, gates))
 
     (_, logits), by_gate = jax.value_and_grad(answer, has_aux=True)(gates)
     return logits, by_gate
@@ -109,8 +97,7 @@ def gate_effects(
     groups = round_up(cells, GROUP_STEP)
     group = jnp.asarray(np.pad(layout.cell, (0, length - layout.length)), jnp.int32)
     gates = jnp.ones((config.layers, config.heads if heads else 1, groups, groups), jnp.float32)
-    last = jnp.asarray(layout.length - 1, jnp.int32)
-    logits, by_gate = jax.device_get(gradient(decoder, embedded.padded(length), group, gates, last))
+    logits, by_gate = jax.device_get(gradient(decoder, embedded.padded(length), group, gates))
     return GateEffects(np.asarray(logits), -np.asarray(by_gate)[..., :cells, :cells])
 
 

@@ -3,36 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from flowjax.edges import Knockout
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import Decoder
-
-
-class Embedded(NamedTuple):
-    """A prompt as the decoder reads it.
-
-    x: embeddings [n, width].
-    rope_position: int32 [axes, n], what rotary embedding reads.
-    deepstack: [k, n, width], added to the hidden states after the first k layers (see
-        `flowjax.models.decoder.deepened`).
-    """
-
-    x: Float[Array, "n width"]
-    rope_position: Int[Array, "axes n"]
-    deepstack: Float[Array, "k n width"] | None = None
-
-    def padded(self, length: int) -> "Embedded":
-        """Right padding with zeros to `length` rows."""
-        none, more = (0, 0), (0, length - len(self.x))
-        return Embedded(
-            jnp.pad(self.x, (more, none)),
-            jnp.pad(self.rope_position, (none, more)),
-            None if self.deepstack is None else jnp.pad(self.deepstack, (none, more, none)),
-        )
+from flowjax.models.embedded import Embedded
 
 
 class Answers(NamedTuple):

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from flowjax.models.attention import CHUNK
 from flowjax.models.decoder import DecoderConfig
-
-CHUNK = 256
-"""Rows of attention computed at a time; later chunks read more sources (`attend_causal`)."""
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from flowjax.compilation import memory_of
-from flowjax.edges import EdgeMask, Knockout, Mask, causal_mask, edge_table
+from flowjax.edges import NOBODY, EdgeMask, Knockout, Mask, edge_table
 from flowjax.layout import TokenLayout
-from flowjax.models.attention import Sources, attend, attend_causal
+from flowjax.models.attention import CHUNK, Sources, attend, attend_causal
 from flowjax.models.decoder import Decoder, Keep, deepened
+from flowjax.models.embedded import Embedded
 from flowjax.models.rope import Rotary
 from flowjax.models.sharding import DATA
 from flowjax.models.stack import layer_at
-from flowjax.sweeps.answers import Answers, Embedded
-from flowjax.sweeps.cost import CHUNK
-from flowjax.sweeps.plan import Batch, Plan, footprint, plan_sweep, round_up
-
-NOBODY = np.iinfo(np.int32).max
-"""Position of a source row that is not there: after every target."""
-
-GROUP_STEP = 16
-"""Group tables are padded to a multiple of this, so that layouts share compiled code."""
+from flowjax.padding import GROUP_STEP, round_up
+from flowjax.sweeps.answers import Answers
+from flowjax.sweeps.plan import Batch, Plan, footprint, plan_sweep
 
 
 class Baseline(NamedTuple):
@@ -39,8 +34,7 @@ class Baseline(NamedTuple):
     key, value: [layers, n, kv_heads, d].
     rotary: of every row, float32 [n, d] each.
     logits: float32 [vocabulary], at the last position.
-    last: int32 [], the last position.
-    deepstack: [k, n, width], as the prompt has it.
+    prompt: as it was read, with its padding.
     """
 
     hidden: Float[Array, "layers n width"]
@@ -48,27 +42,17 @@ class Baseline(NamedTuple):
     value: Float[Array, "layers n kv_heads d"]
     rotary: Rotary
     logits: Float[Array, " vocabulary"]
-    last: Int[Array, ""]
-    deepstack: Float[Array, "k n width"] | None
+    prompt: Embedded
 
 
 @jax.jit
-def prefill(decoder: Decoder, embedded: Embedded, last: Int[Array, ""]) -> Baseline:
-    """Run the prompt once, keeping what windows start from; rows after `last` are padding."""
-    config = decoder.config
-    trace = decoder(
-        embedded.x,
-        causal_mask(config.layers, jnp.zeros(len(embedded.x), jnp.int32)),
-        rope_position=embedded.rope_position,
-        deepstack=embedded.deepstack,
-        length=last + 1,
-        keep=Keep(hidden=True, sources=True),
-        chunk=CHUNK,
-    )
+def prefill(decoder: Decoder, prompt: Embedded) -> Baseline:
+    """Run the prompt once, keeping what windows start from."""
+    trace = decoder(prompt, keep=Keep(hidden=True, sources=True), chunk=CHUNK)
     assert trace.hidden is not None and trace.sources is not None
-    logits = decoder.logits(trace.output[last][None])[0]
     key, value, _ = trace.sources
-    return Baseline(trace.hidden, key, value, trace.rotary, logits, last, embedded.deepstack)
+    logits = decoder.last_logits(trace.output, prompt)
+    return Baseline(trace.hidden, key, value, trace.rotary, logits, prompt)
 
 
 @functools.partial(jax.jit, static_argnames=("rows", "prefix"))
@@ -112,7 +96,7 @@ def _suffix(
     rotary = Rotary(
         *(jax.lax.dynamic_slice_in_dim(table, first_row, rows) for table in base.rotary)
     )
-    deepstack = base.deepstack
+    deepstack = base.prompt.deepstack
     if deepstack is not None:
         deepstack = jax.lax.dynamic_slice_in_dim(deepstack, first_row, rows, axis=1)
     kept = jnp.arange(prefix, dtype=jnp.int32)
@@ -134,7 +118,7 @@ def _suffix(
 
     layer = layer_at(decoder.layers, final)
     own = layer.sources(x, position, rotary)
-    row = (base.last - first_row)[None]
+    row = (base.prompt.last - first_row)[None]
     query = layer.queries(x[row], Rotary(rotary.cos[row], rotary.sin[row]))
     attended = attend(query, position[row], [cached(final), own], mask.at(final))
     output = layer.finish(x[row], attended.output)
@@ -170,7 +154,7 @@ def planned(
         budget=budget,
         multiple=1 if (mesh := mesh_of(decoder)) is None else mesh.shape[DATA],
     )
-    base = prefill(decoder, embedded.padded(plan.length), jnp.asarray(layout.length - 1, jnp.int32))
+    base = prefill(decoder, embedded.padded(plan.length))
     return Answers(base.logits, run_plan(decoder, base, layout, knockouts, plan))
 
 
@@ -199,8 +183,7 @@ def peak_bytes(
 
     Kept states, and the largest of the temporaries of its compiled functions.
     """
-    last = jnp.asarray(layout.length - 1, jnp.int32)
-    lowered = prefill.lower(decoder, embedded.padded(plan.length), last)
+    lowered = prefill.lower(decoder, embedded.padded(plan.length))
     memory = memory_of(lowered.compile())
     kept, peak = memory.output_size_in_bytes, memory.temp_size_in_bytes
     for batch in {batch.shape: batch for batch in plan.batches}.values():

@@ -24,13 +24,11 @@ from flowjax.edges import Knockout, cut_table
 from flowjax.errors import FlowjaxError
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import DecoderConfig
+from flowjax.padding import LENGTH_STEP, bucket_rows, round_up
 from flowjax.sweeps.cost import Cost, causal_edges, chunked_edges
 
 ROWS_PER_BATCH = 128
 """Rows that fill a device: below it, weights are read faster than rows are multiplied."""
-
-LENGTH_STEP = 64
-"""Prompts are padded to a multiple of this, so that different lengths share compiled code."""
 
 
 @dataclass(frozen=True)
@@ -249,18 +247,3 @@ def _flops(
         bound=bound_baseline + bound,
         bound_baseline=bound_baseline,
     )
-
-
-def bucket_rows(rows: int) -> int:
-    """Round up so that nearby counts share compiled code, by at most an eighth from 16 on.
-
-    Powers of two up to 16; then eight steps to each doubling, up to steps of 32.
-    """
-    if rows <= 16:
-        return 1 << (rows - 1).bit_length()
-    return round_up(rows, min(32, 1 << ((rows - 1).bit_length() - 4)))
-
-
-def round_up(value: int, step: int) -> int:
-    """The smallest multiple of `step` that is at least `value`."""
-    return -(-value // step) * step

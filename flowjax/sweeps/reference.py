@@ -14,31 +14,13 @@ from flowjax.compilation import memory_of
 from flowjax.edges import EdgeMask, Knockout, Mask, causal_mask, edge_table
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import Decoder, DecoderConfig
-from flowjax.sweeps.answers import Answers, Embedded
+from flowjax.models.embedded import Embedded
+from flowjax.sweeps.answers import Answers
 
 
-def last_logits(
-    decoder: Decoder, embedded: Embedded, mask: Mask, last: Int[Array, ""]
-) -> Float[Array, " vocabulary"]:
-    """Logits after position `last` of one full forward; later rows are padding.
-
-    Args:
-        decoder: the model's decoder.
-        embedded: the prompt.
-        mask: edges per layer.
-        last: the prompt's final position.
-
-    Returns:
-        float32 [vocabulary].
-    """
-    trace = decoder(
-        embedded.x,
-        mask,
-        rope_position=embedded.rope_position,
-        deepstack=embedded.deepstack,
-        length=last + 1,
-    )
-    return decoder.logits(trace.output[last][None])[0]
+def last_logits(decoder: Decoder, prompt: Embedded, mask: Mask) -> Float[Array, " vocabulary"]:
+    """Logits after the last position of one full forward: float32 [vocabulary]."""
+    return decoder.last_logits(decoder(prompt, mask).output, prompt)
 
 
 @jax.jit
@@ -47,11 +29,8 @@ def _batch(
     embedded: Embedded,
     group: Int[Array, " n"],
     allowed: Bool[Array, "batch layers heads g g"],
-    last: Int[Array, ""],
 ) -> Float[Array, "batch vocabulary"]:
-    return jax.vmap(lambda table: last_logits(decoder, embedded, EdgeMask(group, table), last))(
-        allowed
-    )
+    return jax.vmap(lambda table: last_logits(decoder, embedded, EdgeMask(group, table)))(allowed)
 
 
 def full_forwards(
@@ -75,7 +54,6 @@ def full_forwards(
         FlowjaxError: see `edge_table`.
     """
     config = decoder.config
-    last = jnp.asarray(layout.length - 1)
     group = jnp.asarray(layout.cell)
 
     def windows() -> Iterator[tuple[range, Float[Array, "k vocabulary"]]]:
@@ -83,10 +61,10 @@ def full_forwards(
             indices = range(start, min(start + batch, len(knockouts)))
             chosen = [knockouts[min(start + i, len(knockouts) - 1)] for i in range(batch)]
             allowed = _tables(layout, chosen, config)
-            yield indices, _batch(decoder, embedded, group, allowed, last)[: len(indices)]
+            yield indices, _batch(decoder, embedded, group, allowed)[: len(indices)]
 
     nothing_cut = causal_mask(config.layers, jnp.zeros_like(group)).allowed[None]
-    base = _batch(decoder, embedded, jnp.zeros_like(group), nothing_cut, last)[0]
+    base = _batch(decoder, embedded, jnp.zeros_like(group), nothing_cut)[0]
     return Answers(base, windows())
 
 
@@ -100,8 +78,7 @@ def temporary_bytes(
 ) -> int:
     """Device bytes that one call of the compiled function takes beside its arguments."""
     allowed = _tables(layout, [knockouts[0]] * batch, decoder.config)
-    group, last = jnp.asarray(layout.cell), jnp.asarray(layout.length - 1)
-    compiled = _batch.lower(decoder, embedded, group, allowed, last).compile()
+    compiled = _batch.lower(decoder, embedded, jnp.asarray(layout.cell), allowed).compile()
     return memory_of(compiled).temp_size_in_bytes
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from jaxtyping import Array, Float, Int
 from tokenizers import Tokenizer
 
-from flowjax.asked.prepare import Prepared
+from flowjax.asked.asked import Asked
 from flowjax.layout import TokenLayout
 from flowjax.sweeps.protocol import Cell, Protocol, token_named
 from flowjax.version import __version__
@@ -73,7 +73,7 @@ def read_out(
 
 
 def result_table(
-    prepared: Prepared,
+    prepared: Asked,
     layout: TokenLayout,
     protocol: Protocol,
     cells: Sequence[Cell],
@@ -109,7 +109,7 @@ def result_table(
         "base_answer": [base_answer] * size,
         "new_answer": decode_each(tokenizer, outcome.new_id),
         "true_answer": [true_answer] * size,
-        "correct": [is_correct(tokenizer, outcome.base_id, prepared)] * size,
+        "correct": [prepared.is_correct(outcome.base_id)] * size,
         "base_probability": [outcome.base] * size,
         "new_probability": outcome.new.astype(np.float64),
         "relative_change": relative_change(outcome.base, outcome.new),
@@ -121,14 +121,6 @@ def result_table(
         "version": [__version__] * size,
     }
     return pa.table(columns, schema=SCHEMA)
-
-
-def is_correct(tokenizer: Tokenizer, base_id: int, prepared: Prepared) -> bool:
-    """Whether the token, in lower case, is the true option's letter, as the reference has it."""
-    true_answer = prepared.sample.question.answer
-    return true_answer is not None and (
-        tokenizer.decode([base_id]).strip().lower() == true_answer.lower()
-    )
 
 
 def decode_each(tokenizer: Tokenizer, ids: Int[np.ndarray, " k"]) -> list[str]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 
-from flowjax.asked.prepare import Prepared, embed
+from flowjax.asked.asked import Asked, true_token
 from flowjax.data.sample import Sample
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance
@@ -18,7 +18,7 @@ from flowjax.runs.each_sample import Chosen, Results, each_sample, is_chosen
 from flowjax.sweeps.answers import Answers, Engine
 from flowjax.sweeps.engine import planned
 from flowjax.sweeps.protocol import Protocol
-from flowjax.sweeps.rows import SCHEMA, Outcome, is_correct, read_out, result_table
+from flowjax.sweeps.rows import SCHEMA, Outcome, read_out, result_table
 
 AHEAD = 2
 """Batches whose answers may be pending on the device while the host prepares the next."""
@@ -55,19 +55,19 @@ def sweep(
     """
     decoder = loaded.config.decoder
 
-    def measure(prepared: Prepared, advance: Advance) -> pa.Table | None:
+    def measure(prepared: Asked, advance: Advance) -> pa.Table | None:
         layout = protocol.layout(prepared.prompt.layout)
         cells = protocol.cells(layout, decoder.layers, decoder.heads)
         answers = engine(
             loaded.model.decoder,
-            embed(loaded.model, prepared),
+            prepared.embedded,
             layout,
             [cell.knockout for cell in cells],
         )
         base_id = int(jnp.argmax(answers.base))
-        if not is_chosen(chosen, is_correct(loaded.tokenizer, base_id, prepared)):
+        if not is_chosen(chosen, prepared.is_correct(base_id)):
             return None
-        outcome = _outcome(answers, prepared.true_id, len(cells), advance)
+        outcome = _outcome(answers, true_token(prepared), len(cells), advance)
         return result_table(
             prepared,
             layout,

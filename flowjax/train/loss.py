@@ -7,6 +7,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from flowjax.models.decoder import Decoder
+from flowjax.models.embedded import Embedded
 from flowjax.train.packing import Packed, packed_mask
 
 
@@ -35,9 +36,8 @@ def token_loss(
         chunk: rows of attention computed at a time.
     """
     trace = decoder(
-        x,
+        Embedded(x, jnp.asarray(packed.position)[None]),
         packed_mask(jnp.asarray(packed.segment), segments, decoder.config.layers),
-        rope_position=jnp.asarray(packed.position)[None],
         chunk=chunk,
         remat=True,
     )

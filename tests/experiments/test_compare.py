@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from flowjax.asked.prepare import embed, prepare
+from flowjax.asked.asked import ask_sample
 from flowjax.data.tvbench import read_tvbench
 from flowjax.edges import Edge, Knockout
 from flowjax.models.checkpoint import load_model
@@ -55,12 +55,12 @@ def test_cuts_are_full_forwards_of_both_models(run, answering, other, benchmark)
     edges = (Edge.parse("cross_frame"),)
     for side, path in (("a", answering), ("b", other)):
         loaded = load_model(path)
-        prepared = prepare(loaded, sample)
+        prepared = ask_sample(loaded, sample)
         half = tuple(range(loaded.config.decoder.layers // 2))
         every = tuple(range(loaded.config.decoder.layers))
         answers = full_forwards(
             loaded.model.decoder,
-            embed(loaded.model, prepared),
+            prepared.embedded,
             prepared.prompt.layout,
             [Knockout(edges, half), Knockout(edges, every)],
         )

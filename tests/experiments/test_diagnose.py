@@ -4,7 +4,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from flowjax.asked.prepare import embed, prepare
+from flowjax.asked.asked import ask_sample
 from flowjax.data.tvbench import read_tvbench
 from flowjax.edges import Edge, Knockout
 from flowjax.models.checkpoint import load_model
@@ -39,12 +39,10 @@ def test_cut_and_still_answers_are_those_of_full_forwards(run, answering, benchm
     decoder = loaded.model.decoder
     every = Knockout((Edge.parse("cross_frame"),), tuple(range(decoder.config.layers)))
     for sample in read_tvbench(benchmark, limit=2):
-        as_is = prepare(loaded, sample)
-        still = prepare(loaded, sample, order="repeated")
-        logits = full_forwards(
-            decoder, embed(loaded.model, as_is), as_is.prompt.layout, [every]
-        ).collect(1)
-        base = full_forwards(decoder, embed(loaded.model, still), still.prompt.layout, []).base
+        as_is = ask_sample(loaded, sample)
+        still = ask_sample(loaded, sample, order="repeated")
+        logits = full_forwards(decoder, as_is.embedded, as_is.prompt.layout, [every]).collect(1)
+        base = full_forwards(decoder, still.embedded, still.prompt.layout, []).base
         said = [loaded.tokenizer.decode([int(np.argmax(x))]).strip() for x in (logits[0], base)]
         row = rows[sample.sample_id]
         assert said == [row["cut_answer"], row["still_answer"]]

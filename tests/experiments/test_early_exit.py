@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from flowjax.asked.prepare import embed, prepare
+from flowjax.asked.asked import ask_sample
 from flowjax.data.tvbench import read_tvbench
 from flowjax.errors import FlowjaxError
 from flowjax.lens.early_exit import calibrate, exits, settled
@@ -33,9 +33,9 @@ def test_the_last_layer_is_the_model(run, answering, benchmark):
     layers = loaded.config.decoder.layers
     letters = [loaded.tokenizer.token_to_id(letter) for letter in "ABCD"]
     for sample in read_tvbench(benchmark, limit=2):
-        prepared = prepare(loaded, sample)
+        prepared = ask_sample(loaded, sample)
         layout = prepared.prompt.layout
-        base = full_forwards(loaded.model.decoder, embed(loaded.model, prepared), layout, []).base
+        base = full_forwards(loaded.model.decoder, prepared.embedded, layout, []).base
         rows = table.filter(pc.field("sample_id") == sample.sample_id).sort_by("layer").to_pylist()
         assert [row["layer"] for row in rows] == list(range(layers))
         expected = np.asarray(jax.nn.softmax(base[np.array(letters)]))

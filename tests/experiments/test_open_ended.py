@@ -6,15 +6,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from flowjax.asked.prepare import ask, embed_prompt
+from flowjax.asked.asked import ask_sample
 from flowjax.data.prompt import Question
 from flowjax.data.sample import Sample
 from flowjax.edges import Edge, Knockout
 from flowjax.inference.anchor import continued, tokens_until
 from flowjax.inference.greedy import greedy
 from flowjax.models.checkpoint import load_model
+from flowjax.models.embedded import Embedded
 from flowjax.report.anchor import draw_anchor
-from flowjax.sweeps.answers import Embedded
 from flowjax.sweeps.reference import full_forwards
 from flowjax_experiments.open_ended import SCHEMA
 
@@ -41,17 +41,17 @@ def test_the_anchor_under_full_forwards_of_the_continued_prompt(run, answering, 
     assert table.schema.equals(SCHEMA)
     loaded = load_model(answering)
     model, tokenizer = loaded.model, loaded.tokenizer
-    prompt, pixels, _ = ask(loaded, Sample("", "", video, Question("What moves?", ())))
+    asked = ask_sample(loaded, Sample("", "", video, Question("What moves?", ())))
+    prompt, embedded = asked.prompt, asked.embedded
     assert "options" not in prompt.layout.groups
-    embedded = embed_prompt(model, prompt, pixels)
-    tokens = greedy(model, embedded.x, embedded.rope_position, 3)
+    tokens = greedy(model, embedded, 3)
     rows = table.to_pylist()
     assert rows[0]["generated"] == tokenizer.decode(tokens[:2].tolist())
     assert {row["anchor"] for row in rows} == {tokenizer.decode([int(tokens[2])])}
 
     n = prompt.layout.length
     x = jnp.concatenate([embedded.x, model.decoder.embedding(jnp.asarray(tokens[:2]))])
-    longer = Embedded(x, jnp.arange(n + 2)[None])
+    longer = Embedded.of(x)
     _, layout = continued(model, embedded, prompt.layout, tokens[:2].tolist())
     assert layout.positions("last").tolist() == [n - 1, n, n + 1]
     knockouts = [
@@ -112,8 +112,7 @@ def test_a_benchmark_is_asked_without_options(flowjax, answering, benchmark, tmp
 
 def test_an_answer_that_ends_before_the_anchor(answering, video):
     loaded = load_model(answering)
-    prompt, pixels, _ = ask(loaded, Sample("", "", video, Question("What moves?", ())))
-    embedded = embed_prompt(loaded.model, prompt, pixels)
+    embedded = ask_sample(loaded, Sample("", "", video, Question("What moves?", ()))).embedded
     tokens = tokens_until(loaded.model, embedded, 3, frozenset())
     assert tokens is not None and len(tokens) == 3
     assert tokens_until(loaded.model, embedded, 3, {tokens[2]}) is None

@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from flowjax.asked.prepare import embed, prepare
+from flowjax.asked.asked import ask_sample
 from flowjax.data.tvbench import read_tvbench
 from flowjax.edges import Edge, Knockout
 from flowjax.errors import FlowjaxError
@@ -41,14 +41,14 @@ def test_checked_gates_are_the_knockouts_of_full_forwards(run, answering, benchm
     assert exact.schema.equals(EXACT_SCHEMA)
     loaded = load_model(answering)
     sample = read_tvbench(benchmark, limit=2)[1]
-    prepared = prepare(loaded, sample)
+    prepared = ask_sample(loaded, sample)
     rows = exact.filter(pc.field("sample_id") == sample.sample_id).to_pylist()
     assert [row["chosen"] for row in rows] == ["top"] * 6 + ["random"] * 6
     knockouts = [
         Knockout((Edge.parse(row["edge"]),), (row["layer"],), (row["head"],)) for row in rows
     ]
     answers = full_forwards(
-        loaded.model.decoder, embed(loaded.model, prepared), prepared.prompt.layout, knockouts
+        loaded.model.decoder, prepared.embedded, prepared.prompt.layout, knockouts
     )
     base_id = int(np.argmax(answers.base))
     log_p = jax.nn.log_softmax(np.stack([answers.base, *answers.collect(len(rows))]))[:, base_id]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from flowjax.asked.prepare import prepare
+from flowjax.asked.asked import ask_sample
 from flowjax.data.encode import write_mp4
 from flowjax.data.prompt import Question
 from flowjax.data.sample import Sample
@@ -109,7 +109,7 @@ def test_a_trained_question_is_the_prompt_that_is_asked(trained, tmp_path):
     texts = Texts(loaded.tokenizer, loaded.config, TINY.length, 0.0)
     question = Question("In which direction does the red circle move?", ("left", "right"), "A")
     write_mp4(tmp_path / "v.mp4", frames(scene(), FRAMES, SIZE), FPS)
-    prepared = prepare(loaded, Sample("s", "t", tmp_path / "v.mp4", question))
+    prepared = ask_sample(loaded, Sample("s", "t", tmp_path / "v.mp4", question))
     ids = [*texts.prefix, *texts.choice(question).ids]
     assert ids[:-1] == prepared.prompt.ids.tolist()
     assert ids[-1] == prepared.true_id
@@ -123,7 +123,7 @@ def test_trained_frames_are_those_that_a_model_is_shown(trained, tmp_path):
     loaded = load_model(tmp_path / "model")
     write_mp4(tmp_path / "v.mp4", frames(scene(), FRAMES, SIZE), FPS)
     question = Question("What?", ("a", "b"), "A")
-    shown = prepare(loaded, Sample("s", "t", tmp_path / "v.mp4", question)).pixel_values
+    shown = ask_sample(loaded, Sample("s", "t", tmp_path / "v.mp4", question)).pixel_values
     batch = jax.tree.map(lambda leaf: leaf[None], tracks(scene(), frame_times(8)))
     made = pixel_values(batch, jax.random.key(0), TINY.image_size, MEAN, STD)[0]
     assert made.shape == shown.shape

@@ -1,15 +1,13 @@
 """The masked full forward that pruned inference must equal."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from flowjax.edges import EdgeMask, edge_mask
 from flowjax.models.decoder import Decoder
+from flowjax.models.embedded import Embedded
 from flowjax.models.rope import LongRope, MultimodalRope
-from flowjax.sweeps.answers import Embedded
 from tests.sweeps.test_engine import model_of
 
 LONG = LongRope(8, 1e4, (1.0, 1.5, 2.0, 3.0), (2.0, 3.0, 4.0, 5.0), 40, 1.2)
@@ -61,13 +59,10 @@ def mask_of(decoder, layout, knockouts, more=0):
     return EdgeMask(group, mask.allowed)
 
 
-@functools.partial(jax.jit, static_argnames="prompt")
-def logits_at(decoder: Decoder, x: Embedded, mask: EdgeMask, row, prompt: int):
-    """Logits at a row of one full forward, rotated as a prompt of that length."""
-    output = decoder(
-        x.x, mask, rope_position=x.rope_position, deepstack=x.deepstack, length=prompt
-    ).output
-    return decoder.logits(output[row][None])[0]
+@jax.jit
+def logits_at(decoder: Decoder, x: Embedded, mask: EdgeMask, row):
+    """Logits at a row of one full forward, rotated as a prompt of the length that `x` has."""
+    return decoder.logits(decoder(x, mask).output[row][None])[0]
 
 
 def masked_tokens(decoder, x, layout, knockouts, tokens):
@@ -80,7 +75,7 @@ def masked_tokens(decoder, x, layout, knockouts, tokens):
     )
     chosen, logits = [], []
     for row in range(layout.length - 1, layout.length - 1 + tokens):
-        logits.append(logits_at(decoder, x, mask, row, layout.length))
+        logits.append(logits_at(decoder, x, mask, row))
         chosen.append(int(logits[-1].argmax()))
         x = x._replace(x=x.x.at[row + 1].set(decoder.embedding(jnp.asarray(chosen[-1]))))
     return chosen, np.asarray(logits)

@@ -116,5 +116,5 @@ def test_one_frame_and_one_position():
     x = embedded(decoder, single)
     compiled = compile_pathway(single, (), decoder.config)
     logits, _ = prefill(decoder, x, compiled)
-    expected = logits_at(decoder, x, mask_of(decoder, single, ()), 0, 1)
+    expected = logits_at(decoder, x, mask_of(decoder, single, ()), 0)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)

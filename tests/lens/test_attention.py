@@ -7,11 +7,11 @@ import pytest
 
 from flowjax.compilation import memory_of
 from flowjax.edges import Knockout, edge_mask, parse_edges
-from flowjax.lens.forward import pad_prompt, padded_mask
 from flowjax.lens.read import read_attention
 from flowjax.models.decoder import Keep
 from flowjax.models.rope import rotate
 from flowjax.models.stack import layer_at
+from flowjax.padding import pad_prompt, padded_mask
 from tests.lens.tiny import HEADS, LAYERS, LAYOUT, decoder, prompt
 
 MODEL = decoder()
@@ -25,7 +25,7 @@ def traced(x, mask):
 def written_out(knockouts) -> np.ndarray:
     """All attention weights [layers, heads, n, n], from queries and keys of a full forward."""
     mask = edge_mask(LAYOUT, knockouts, layers=LAYERS, heads=HEADS)
-    trace = traced(prompt().x, mask)
+    trace = traced(prompt(), mask)
     rows = jnp.arange(LAYOUT.length)
     found = []
     for index in range(LAYERS):
@@ -72,5 +72,5 @@ def test_only_the_asked_rows_are_kept():
         targets, share = jnp.zeros(rows, jnp.int32), jnp.zeros(rows)
         read = jax.jit(lambda *asked: read_attention(MODEL, padded, mask, *asked))
         sizes[rows] = memory_of(read.lower(targets, share).compile()).temp_size_in_bytes
-    row = LAYERS * HEADS * len(padded.embedded.x) * 4
+    row = LAYERS * HEADS * len(padded.x) * 4
     assert sizes[LAYOUT.length] - sizes[1] > (LAYOUT.length - 1) * row * 0.8

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from flowjax.edges import Knockout, edge_mask, parse_edges
-from flowjax.lens.forward import forward, pad_prompt, padded_dense, padded_mask
 from flowjax.lens.read import read_logits
 from flowjax.models.decoder import Keep
+from flowjax.padding import pad_prompt, padded_dense, padded_mask
 from flowjax.pathway import random_edges
 from flowjax.sweeps.reference import last_logits
 from tests.lens.tiny import HEADS, LAYERS, LAYOUT, decoder, prompt
@@ -33,7 +33,7 @@ def test_a_padded_mask_cuts_the_same_edges(heads):
 
 
 def test_logits_are_those_of_a_full_forward():
-    embedded, last = prompt(), jnp.asarray(LAYOUT.length - 1)
+    embedded = prompt()
     masks = [
         (
             edge_mask(LAYOUT, cut, layers=LAYERS, heads=HEADS),
@@ -45,7 +45,7 @@ def test_logits_are_those_of_a_full_forward():
     masks.append((dense, padded_dense(dense)))
     found = []
     for plain, padded in masks:
-        expected = jax.jit(last_logits)(MODEL, embedded, plain, last)
+        expected = jax.jit(last_logits)(MODEL, embedded, plain)
         found.append(np.asarray(read_logits(MODEL, pad_prompt(embedded), padded)))
         np.testing.assert_allclose(found[-1], expected, rtol=0, atol=1e-5)
     assert min(np.abs(a - b).max() for a, b in itertools.pairwise(found)) > 1e-2
@@ -53,7 +53,7 @@ def test_logits_are_those_of_a_full_forward():
 
 def test_without_a_mask_nothing_is_cut():
     padded = pad_prompt(prompt())
-    run = jax.jit(lambda mask: forward(MODEL, padded, mask, Keep(hidden=True)))
+    run = jax.jit(lambda mask: MODEL(padded, mask, keep=Keep(hidden=True)))
     plain, table = run(None), run(padded_mask(LAYOUT, (), MODEL.config))
     np.testing.assert_allclose(plain.hidden, table.hidden, atol=1e-6)
     assert plain.attention is None

@@ -8,10 +8,10 @@ from tokenizers import Tokenizer
 
 from flowjax.compilation import memory_of
 from flowjax.errors import FlowjaxError
-from flowjax.lens.forward import forward, pad_prompt, padded_mask
 from flowjax.lens.project import logit_lens, option_ids
 from flowjax.lens.read import read_generation, read_lens, read_logits
 from flowjax.models.decoder import Keep
+from flowjax.padding import pad_prompt, padded_mask
 from flowjax_experiments.shapes.tokenizer import train_tokenizer
 from tests.lens.tiny import LAYERS, LAYOUT, decoder, prompt
 
@@ -20,7 +20,7 @@ MODEL = decoder()
 
 @jax.jit
 def traced(padded):
-    return forward(MODEL, padded, keep=Keep(hidden=True))
+    return MODEL(padded, keep=Keep(hidden=True))
 
 
 @pytest.mark.parametrize("tied", [False, True])

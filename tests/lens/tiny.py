@@ -6,8 +6,8 @@ from flax import nnx
 
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import Decoder, DecoderConfig
+from flowjax.models.embedded import Embedded
 from flowjax.models.rope import Rope
-from flowjax.sweeps.answers import Embedded
 
 LAYERS, HEADS, WIDTH = 3, 4, 32
 NAMES = (
@@ -44,4 +44,4 @@ def decoder(vocabulary: int = 60, *, tied: bool = False) -> Decoder:
 
 def prompt(layout: TokenLayout = LAYOUT, seed: int = 0) -> Embedded:
     x = jax.random.normal(jax.random.key(seed), (layout.length, WIDTH))
-    return Embedded(x, jnp.arange(layout.length)[None])
+    return Embedded.of(x)

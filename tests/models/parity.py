@@ -20,21 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 
-from flowjax.asked.prepare import Prepared, Sample, embed
+from flowjax.asked.asked import Asked as AskedPrompt
 from flowjax.data.prompt import Question, VideoShape
-from flowjax.edges import Knockout, causal_mask, cut_table, dense, parse_edges, windows
+from flowjax.data.sample import Sample
+from flowjax.edges import Knockout, cut_table, dense, parse_edges, windows
 from flowjax.inference.greedy import greedy
 from flowjax.layout import EncodedPrompt, encode_prompt
 from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.models.decoder import Keep
-from flowjax.sweeps.answers import Embedded
+from flowjax.models.embedded import Embedded
 from flowjax.sweeps.engine import planned
 from flowjax.sweeps.reference import full_forwards
 from flowjax_convert.run import convert
@@ -77,12 +77,12 @@ class Asked:
 
     pair: Pair
     prompt: EncodedPrompt
-    prepared: Prepared
+    prepared: AskedPrompt
     inputs: Mapping[str, torch.Tensor]
 
     @cached_property
     def embedded(self) -> Embedded:
-        return embed(self.pair.ours.model, self.prepared)
+        return self.prepared.embedded
 
 
 Call = Callable[[EncodedPrompt, np.ndarray], Mapping[str, torch.Tensor]]
@@ -223,7 +223,9 @@ def ask(
     assert prompt.layout.length >= at_least
     sample = Sample("0", "test", Path("none.mp4"), question)
     true_id = ours.tokenizer.token_to_id(question.answer)
-    prepared = Prepared(sample, prompt, pixel_values, true_id, repeated_frames=False)
+    prepared = AskedPrompt(
+        ours, sample, prompt, frames, shape.timestamps, pixel_values, true_id, repeated_frames=False
+    )
     inputs = dict(call(prompt, pixel_values))
     if "inputs_embeds" not in inputs:
         inputs["input_ids"] = torch.from_numpy(prompt.ids.astype(np.int64))[None]
@@ -257,14 +259,7 @@ def check_forward(asked: Asked) -> None:
 
 @jax.jit
 def forward(model, embedded):
-    layers = model.decoder.config.layers
-    trace = model.decoder(
-        embedded.x,
-        causal_mask(layers, jnp.zeros(len(embedded.x), jnp.int32)),
-        rope_position=embedded.rope_position,
-        deepstack=embedded.deepstack,
-        keep=Keep(hidden=True),
-    )
+    trace = model.decoder(embedded, keep=Keep(hidden=True))
     normed = model.decoder.norm(trace.output)
     return trace.output, trace.hidden, normed, model.decoder.project(normed)
 
@@ -333,8 +328,7 @@ def check_generation(asked: Asked, tokens: int = 32) -> None:
     # From embeddings, only the new tokens are returned.
     expected = out[0, 0 if ids is None else ids.shape[1] :].numpy()
     assert len(expected) == tokens
-    x, rope_position, deepstack = asked.embedded
-    ours = greedy(asked.pair.ours.model, x, rope_position, tokens, deepstack=deepstack)
+    ours = greedy(asked.pair.ours.model, asked.embedded, tokens)
     np.testing.assert_array_equal(ours, expected)
     assert len(set(expected.tolist())) > 2, "the same few tokens again and again test little"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from flowjax.asked.prepare import embed_prompt
+from flowjax.asked.asked import embed
 from flowjax.data.prompt import Question, VideoShape
 from flowjax.inference.greedy import greedy
 from flowjax.layout import encode_prompt
@@ -70,11 +70,10 @@ def test_as_released(family, version, tmp_path):
     np.testing.assert_array_equal(prompt.ids, recorded["ids"])
     np.testing.assert_array_equal(prompt.rope_position, recorded["positions"])
 
-    embedded = embed_prompt(ours.model, prompt, pixels)
+    embedded = embed(ours.model, prompt, pixels)
     logits = np.asarray(parity.forward(ours.model, embedded)[-1])
     parity.assert_close(logits[::ROWS], recorded["logits"], "logits")
     parity.assert_close(logits[-1], recorded["last"], "last logits")
-    x, rope_position, deepstack = embedded
-    tokens = greedy(ours.model, x, rope_position, NEW_TOKENS, deepstack=deepstack)
+    tokens = greedy(ours.model, embedded, NEW_TOKENS)
     np.testing.assert_array_equal(tokens, recorded["tokens"])
     assert len(set(tokens.tolist())) > 2, "the same few tokens again and again test little"

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flowjax.asked.prepare import Sample, embed, prepare
+from flowjax.asked.asked import ask_sample
 from flowjax.data.encode import write_mp4
 from flowjax.data.prompt import Question, VideoShape
+from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
 from flowjax.models.families.videollama3 import FAMILY
@@ -198,14 +199,14 @@ def test_times_and_sizes_of_videos(source, tmp_path):
     for name, (height, width), tokens in (("a", (32, 48), 24), ("b", (48, 40), 30)):
         path = tmp_path / f"{name}.mp4"
         write_mp4(path, random_frames(12, height, width), 4)
-        prepared = prepare(loaded, Sample(name, "test", path, question))
+        prepared = ask_sample(loaded, Sample(name, "test", path, question))
         layout = prepared.prompt.layout
         assert len(prepared.prompt.video_position) == 3 * tokens
         text = loaded.tokenizer.decode(prepared.prompt.ids.tolist(), skip_special_tokens=False)
         times = [float(time) for time in re.findall(r"Time ([\d.]+)s:", text)]
         # The middles of three parts of 12 frames, at 4 frames a second.
         assert times == [0.2, 1.2, 2.0]
-        embedded = embed(loaded.model, prepared)
+        embedded = prepared.embedded
         assert embedded.x.shape == (layout.length, 48)
         assert np.isfinite(embedded.x).all()
 

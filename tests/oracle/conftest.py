@@ -14,7 +14,7 @@ from flowjax.edges import EdgeMask, causal_mask
 from flowjax.layout import EncodedPrompt, encode_prompt
 from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.models.decoder import Keep, Trace
-from flowjax.sweeps.answers import Embedded
+from flowjax.models.embedded import Embedded
 from flowjax_convert.run import convert
 
 ORACLE = Path(__file__).parent / "data"
@@ -94,13 +94,7 @@ def _embed(model, prompt, pixel_values):
 
 @jax.jit
 def _trace(model, embedded: Embedded, mask: EdgeMask) -> Trace:
-    return model.decoder(
-        embedded.x,
-        mask,
-        rope_position=embedded.rope_position,
-        deepstack=embedded.deepstack,
-        keep=Keep(hidden=True),
-    )
+    return model.decoder(embedded, mask, keep=Keep(hidden=True))
 
 
 def pytest_generate_tests(metafunc):

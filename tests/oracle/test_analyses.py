@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowjax.asked.prepare import Prepared
+from flowjax.asked.asked import Asked
 from flowjax.data.sample import Sample
 from flowjax.pathway import Pathway
 from flowjax_experiments import lens, pathways, probability
@@ -18,9 +18,19 @@ RELATIVE = 1e-4
 
 
 @pytest.fixture
-def prepared(case) -> Prepared:
+def prepared(case) -> Asked:
     sample = Sample("recorded", "", Path("recorded.mp4"), case.question)
-    return Prepared(sample, case.prompt, case.pixel_values, int(case["gt_id"]), False)
+    timestamps = tuple(float(index) for index in range(len(case["frames"])))
+    return Asked(
+        case.loaded,
+        sample,
+        case.prompt,
+        case["frames"],
+        timestamps,
+        case.pixel_values,
+        int(case["gt_id"]),
+        repeated_frames=False,
+    )
 
 
 def close(ours, expected):

@@ -15,7 +15,6 @@ from flowjax.edges import (
     EDGE_SETS,
     DenseMask,
     Knockout,
-    causal_mask,
     count_edges,
     cut_table,
     dense,
@@ -26,6 +25,7 @@ from flowjax.edges import (
 from flowjax.lens.project import generation_probability, lens_states, logit_lens
 from flowjax.models.attention import attend
 from flowjax.models.checkpoint import load_model
+from flowjax.models.embedded import Embedded
 from flowjax.models.stack import layer_at
 from flowjax.pathway import Pathway
 from flowjax.sweeps.engine import planned
@@ -116,8 +116,7 @@ def test_vision_without_attention_across_frames(case, tmp_path):
         features = model.vision(pixels)
         video = model.projector(features)
         x = model.embed(ids, position, video)
-        mask = causal_mask(model.config.decoder.layers, jnp.zeros(len(x), jnp.int32))
-        return features, video, model.decoder.logits(model.decoder(x, mask).output[-1:])[0]
+        return features, video, model.decoder.logits(model.decoder(Embedded.of(x)).output[-1:])[0]
 
     features, video, logits = run(
         model, case.prompt.ids, case.prompt.video_position, case.pixel_values
@@ -212,7 +211,7 @@ def test_pathway(case):
     assert sum(counts) == case["pathway.edges_total"]
     everything = count_edges(layout, np.ones_like(table[0])) * case.layers
     assert everything == case["pathway.edges_baseline_total"]
-    logits = jax.jit(last_logits)(case.loaded.model.decoder, case.embedded, mask, layout.length - 1)
+    logits = jax.jit(last_logits)(case.loaded.model.decoder, case.embedded, mask)
     assert_close(logits, case["pathway.logits_last"])
     probability = softmax(logits)
     assert probability[case["base_answer_id"]] == pytest.approx(

@@ -20,6 +20,7 @@ from flowjax.edges import (
 from flowjax.layout import TokenLayout
 from flowjax.models.attention import masked_softmax
 from flowjax.models.decoder import Decoder
+from flowjax.models.embedded import Embedded
 from flowjax.screen.gradient import (
     PARTS,
     edge_effects,
@@ -28,7 +29,6 @@ from flowjax.screen.gradient import (
     gated_log_probability,
     gradient,
 )
-from flowjax.sweeps.answers import Embedded
 from flowjax.sweeps.engine import GROUP_STEP, planned, prefill
 from flowjax.sweeps.reference import last_logits
 from tests.strategies import knockouts, layouts
@@ -47,8 +47,8 @@ def gated(layout, table):
 
 
 @jax.jit
-def gated_logits(model, embedded, mask, last):
-    return gated_log_probability(model, embedded, mask, last)[1]
+def gated_logits(model, embedded, mask):
+    return gated_log_probability(model, embedded, mask)[1]
 
 
 plain_logits = jax.jit(last_logits)
@@ -62,10 +62,9 @@ def test_a_closed_gate_is_the_knockout(data, variant):
     model, x = VARIANTS[variant], embeddings(layout)
     mask = edge_mask(layout, chosen, layers=LAYERS, heads=HEADS)
     allowed = jnp.broadcast_to(mask.allowed, (LAYERS, HEADS, *mask.allowed.shape[2:]))
-    last = jnp.asarray(layout.length - 1)
-    exact = plain_logits(model, x, EdgeMask(mask.group, allowed), last)
+    exact = plain_logits(model, x, EdgeMask(mask.group, allowed))
     np.testing.assert_allclose(
-        gated_logits(model, x, gated(layout, allowed), last), exact, rtol=0, atol=1e-5
+        gated_logits(model, x, gated(layout, allowed)), exact, rtol=0, atol=1e-5
     )
 
 
@@ -185,11 +184,11 @@ def test_cost_is_about_three_forwards():
     """As the compiler counts them; a loop over layers counts as one layer in both programs."""
     sizes, length = config(layers=2, width=256, heads=4), 576
     model = Decoder(sizes, jnp.dtype(jnp.float32), nnx.Rngs(0))
-    embedded = Embedded(jnp.zeros((length, 256)), jnp.arange(length)[None])
-    last, group = jnp.asarray(length - 1), jnp.zeros(length, jnp.int32)
+    embedded = Embedded.of(jnp.zeros((length, 256))).padded(length)
+    group = jnp.zeros(length, jnp.int32)
     gates = jnp.ones((2, 4, GROUP_STEP, GROUP_STEP), jnp.float32)
-    forward = prefill.lower(model, embedded, last).compile().cost_analysis()
-    both = gradient.lower(model, embedded, group, gates, last).compile().cost_analysis()
+    forward = prefill.lower(model, embedded).compile().cost_analysis()
+    both = gradient.lower(model, embedded, group, gates).compile().cost_analysis()
     assert forward["flops"] > 1e9
     assert both["flops"] <= 4 * forward["flops"]
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from flowjax.edges import DenseMask, EdgeMask, Knockout, dense, edge_mask, parse_edges
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import Decoder, DecoderConfig
+from flowjax.models.embedded import Embedded
 from flowjax.models.rope import Rope
 from flowjax.sweeps import engine
-from flowjax.sweeps.answers import Embedded
 from flowjax.sweeps.engine import planned
 from flowjax.sweeps.plan import plan_sweep
 from flowjax.sweeps.protocol import protocol
@@ -54,7 +54,7 @@ VARIANTS = {
 
 def embeddings(layout, seed=0):
     x = jax.random.normal(jax.random.key(seed), (layout.length, WIDTH))
-    return Embedded(x, jnp.arange(layout.length)[None])
+    return Embedded.of(x)
 
 
 def compare(model, x, layout, chosen):
@@ -143,7 +143,7 @@ def test_a_knockout_changes_exactly_the_rows_it_should():
     """Rows before the first target, and all rows before the window, keep their hidden states."""
     layout, model = long_layout(12), VARIANTS["mha"]
     knockout = Knockout(parse_edges("video->question_stem"), (2,))
-    x = embeddings(layout).x
+    x = embeddings(layout)
     cut = edge_mask(layout, [knockout], layers=LAYERS, heads=HEADS)
     forward = jax.jit(lambda model, x, mask: model(x, mask, keep=engine.Keep(hidden=True)))
     base = forward(model, x, EdgeMask(cut.group, jnp.ones_like(cut.allowed)))
@@ -166,7 +166,7 @@ def test_a_fully_masked_row_attends_to_nothing():
     compare(model, embeddings(layout), layout, [knockout])
     mask = edge_mask(layout, [knockout], layers=LAYERS, heads=HEADS)
     rows = layout.positions("option_A")
-    trace = model(embeddings(layout).x, mask, keep=engine.Keep(attention=jnp.asarray(rows)))
+    trace = model(embeddings(layout), mask, keep=engine.Keep(attention=jnp.asarray(rows)))
     weights = np.asarray(trace.attention)
     assert (weights[1] == 0).all()
     np.testing.assert_allclose(weights[[0, 2, 3]].sum(-1), 1, rtol=1e-5)
@@ -182,7 +182,6 @@ def test_length_of_the_padded_prompt_is_not_seen():
         VARIANTS["mha"],
         embeddings(layout),
         EdgeMask(jnp.asarray(layout.cell), jnp.ones((LAYERS, 1, 5, 5), bool)),
-        jnp.asarray(layout.length - 1),
     )
     np.testing.assert_allclose(logits[-1], plain, rtol=0, atol=1e-5)
     assert np.abs(logits[0] - plain).max() > 1e-4

@@ -17,8 +17,8 @@ from flax import nnx
 
 from flowjax.data.encode import write_mp4
 from flowjax.models.decoder import Decoder
+from flowjax.models.embedded import Embedded
 from flowjax.sweeps import engine
-from flowjax.sweeps.answers import Embedded
 from flowjax.sweeps.cost import Cost
 from flowjax.sweeps.plan import footprint, plan_sweep
 from flowjax.sweeps.protocol import protocol
@@ -120,7 +120,7 @@ def test_the_memory_budget_is_obeyed():
     layout = video_layout(frames=2, tokens=2)
     decoder = Decoder(sizes, jnp.dtype(jnp.float32), nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (layout.length, 128))
-    embedded = Embedded(x, jnp.arange(layout.length)[None])
+    embedded = Embedded.of(x)
     asked = protocol(["vql-to-ql", "question-and-options-to-last"], width=1)
     cells = asked.cells(layout, sizes.layers, sizes.heads)
     knockouts = [cell.knockout for cell in cells]
@@ -144,7 +144,7 @@ def test_the_estimate_of_memory_holds_for_the_papers_sweep():
     layout = video_layout(frames=4, tokens=100)
     decoder = Decoder(sizes, jnp.dtype(jnp.float32), nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (layout.length, 128))
-    embedded = Embedded(x, jnp.arange(layout.length)[None])
+    embedded = Embedded.of(x)
     knockouts = [
         cell.knockout for cell in protocol(width=2).cells(layout, sizes.layers, sizes.heads)
     ]

@@ -9,9 +9,9 @@ import optax
 import pytest
 from flax import nnx
 
-from flowjax.edges import causal_mask
 from flowjax.errors import FlowjaxError
 from flowjax.models.decoder import Decoder
+from flowjax.models.embedded import Embedded
 from flowjax.train.loss import token_loss
 from flowjax.train.packing import Segment, pack
 from tests.sweeps.test_plan import config
@@ -62,10 +62,7 @@ def test_packed_losses_are_those_of_each_question_alone():
     )
     for index, (ids, _, learned) in enumerate(SEGMENTS, 1):
         alone = np.concatenate([PREFIX, ids])
-        trace = decoder(
-            decoder.embedding(jnp.asarray(alone)),
-            causal_mask(sizes.layers, jnp.zeros(len(alone), jnp.int32)),
-        )
+        trace = decoder(Embedded.of(decoder.embedding(jnp.asarray(alone))))
         logits = decoder.logits(trace.output)[len(PREFIX) : -1]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(ids[1:]))
         rows = np.flatnonzero(packed.segment == index)[:-1]

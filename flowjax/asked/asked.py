@@ -1,0 +1,208 @@
+"""A question about a video as a model reads it: frames, prompt, token groups, and its answer."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from flowjax.data.frame_order import AS_IS, frame_order
+from flowjax.data.prompt import Question, VideoShape
+from flowjax.data.sample import Sample
+from flowjax.data.video import read_frames
+from flowjax.errors import FlowjaxError
+from flowjax.layout import EncodedPrompt, TokenLayout, encode_prompt
+from flowjax.models.attention import CHUNK
+from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.decoder import Decoder
+from flowjax.models.embedded import Embedded
+from flowjax.models.video_llm import VideoLLM
+from flowjax.padding import pad_prompt
+
+SHOWN = 10
+"""Next tokens whose probabilities an open question gives."""
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A question about a video, decoded, preprocessed and tokenized for one model.
+
+    What needs the model's parameters is computed when it is first read, and kept.
+
+    model: that is asked.
+    sample: the video and the question.
+    prompt: token ids and token groups of the prompt, the video's positions included.
+    frames: uint8 [frames, height, width, 3], RGB, in the order in which the model sees them.
+    timestamps: of each place in the video, in seconds after its first frame.
+    pixel_values: float32 [frames, ...], with the axes of the family's preprocessor.
+    true_id: token id of the true option's letter; None where the answer is not known.
+    repeated_frames: whether the video has fewer frames than the model reads.
+    """
+
+    model: LoadedModel
+    sample: Sample
+    prompt: EncodedPrompt
+    frames: UInt8[np.ndarray, "frames height width 3"]
+    timestamps: tuple[float, ...]
+    pixel_values: Float[np.ndarray, "t ..."]
+    true_id: int | None
+    repeated_frames: bool
+
+    @property
+    def question(self) -> Question:
+        """The question, its options, and the answer where it is known."""
+        return self.sample.question
+
+    @property
+    def layout(self) -> TokenLayout:
+        """The token groups of the prompt."""
+        return self.prompt.layout
+
+    @property
+    def decoder(self) -> Decoder:
+        """The decoder of the model."""
+        return self.model.model.decoder
+
+    @cached_property
+    def embedded(self) -> Embedded:
+        """What the decoder reads: text embeddings with the video's in their places."""
+        return embed(self.model.model, self.prompt, self.pixel_values)
+
+    @cached_property
+    def logits(self) -> Float[np.ndarray, " vocabulary"]:
+        """Logits after the last position: float32 [vocabulary]."""
+        return np.asarray(_logits(self.decoder, pad_prompt(self.embedded)))
+
+    @property
+    def answer(self) -> str:
+        """The most probable next token."""
+        return self.text_of(int(self.logits.argmax()))
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Probability of each option's letter as the next token, among all tokens.
+
+        Of an open question, those of the most probable next tokens.
+        """
+        return self.probabilities_in(self.logits)
+
+    def probabilities_in(self, logits: Float[np.ndarray, " vocabulary"]) -> dict[str, float]:
+        """What `probabilities` gives, of other logits after the last position."""
+        probability = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
+        ids = self.letter_ids
+        if not ids:
+            top = np.argsort(-probability, kind="stable")[:SHOWN]
+            ids = {self.text_of(int(token)): int(token) for token in top[::-1]}
+            ids = dict(reversed(ids.items()))
+        return {name: float(probability[token]) for name, token in ids.items()}
+
+    @property
+    def letter_ids(self) -> dict[str, int]:
+        """Token id of each option's letter.
+
+        Raises:
+            FlowjaxError: the tokenizer has no token for a letter.
+        """
+        return {letter: _letter_id(self.model, letter) for letter in self.question.letters}
+
+    def text_of(self, token: int) -> str:
+        """A token as text, without the spaces around it."""
+        return self.model.tokenizer.decode([token]).strip()
+
+    def is_correct(self, token: int) -> bool:
+        """Whether a token, in lower case, is the true option's letter, as the reference has it."""
+        true = self.question.answer
+        return true is not None and self.text_of(token).lower() == true.lower()
+
+
+def ask(
+    model: LoadedModel,
+    video: Path | str,
+    question: str,
+    options: tuple[str, ...] | list[str] = (),
+    answer: str | None = None,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    order: str = AS_IS,
+) -> Asked:
+    """Put a question about a video to a model; nothing runs on it yet.
+
+    Args:
+        model: what `load` gave.
+        video: path of an MP4, MOV, Matroska, WebM or AVI file.
+        question: its text.
+        options: two or more to choose from, or none for an open question.
+        answer: the true option's letter, such as "B"; None where it is not known.
+        start, end: seconds; the part of the video to show. None: all of it.
+        order: of the frames: "as-is", "shuffled", "reversed", or "repeated" (one frame in every
+            place).
+
+    Returns:
+        The question as the model reads it. Its `probabilities` run the model once.
+
+    Raises:
+        FlowjaxError: an unreadable video, or a question that the model cannot be asked.
+    """
+    path = Path(video)
+    asked = Question(question, tuple(options), answer)
+    return ask_sample(model, Sample(path.name, "", path, asked, start, end), order=order)
+
+
+def ask_sample(model: LoadedModel, sample: Sample, *, order: str = AS_IS) -> Asked:
+    """What `ask` does, for a sample of a benchmark."""
+    answer = sample.question.answer
+    true_id = None if answer is None else _letter_id(model, answer)
+    clip = read_frames(
+        sample.video, model.config.frames, start=sample.start, end=sample.end, by=sample.by
+    )
+    frames = clip.frames[frame_order(order, len(clip.frames), sample.sample_id)]
+    pixel_values = model.preprocess(frames)
+    timestamps = tuple(map(float, clip.timestamps))
+    shape = VideoShape(pixel_values.shape, timestamps)
+    prompt = encode_prompt(
+        model.family.prompt(model.config, sample.question, shape), model.tokenizer
+    )
+    return Asked(model, sample, prompt, frames, timestamps, pixel_values, true_id, clip.repeated)
+
+
+def true_token(asked: Asked) -> int:
+    """Token id of the true option's letter, where it must be known.
+
+    Raises:
+        FlowjaxError: it is not.
+    """
+    if asked.true_id is None:
+        raise FlowjaxError(f"sample {asked.sample.sample_id!r}: the true option is not known")
+    return asked.true_id
+
+
+def _letter_id(model: LoadedModel, letter: str) -> int:
+    token = model.tokenizer.token_to_id(letter)
+    if token is None:
+        raise FlowjaxError(f"the tokenizer has no token for the letter {letter!r}")
+    return token
+
+
+def embed(
+    model: VideoLLM, prompt: EncodedPrompt, pixel_values: Float[np.ndarray, "t ..."]
+) -> Embedded:
+    """Text embeddings with the video's in their places."""
+    x, deepstack = _embed(model, prompt.ids, prompt.video_position, pixel_values)
+    return Embedded(x, jnp.asarray(prompt.rope_position), deepstack)
+
+
+@jax.jit
+def _embed(
+    model: VideoLLM, ids: Array, position: Array, pixel_values: Array
+) -> tuple[Array, Array | None]:
+    video = model.encode_video(pixel_values)
+    return model.embed(ids, position, video), model.deepstack(ids, position, video)
+
+
+@jax.jit
+def _logits(decoder: Decoder, prompt: Embedded) -> Float[Array, " vocabulary"]:
+    return decoder.last_logits(decoder(prompt, chunk=CHUNK).output, prompt)
