@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flowjax.errors import FlowjaxError
 from flowjax.files import read_json
-from flowjax.hf_config import HFConfig
+from flowjax.hf_config import HFConfig, Unread
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -20,13 +20,28 @@ OFF = (
 )  # fmt: skip
 """Fields that ask for more than a scaled product added to a weight; they must be off."""
 
-NEUTRAL = (
-    "task_type", "auto_mapping", "peft_version", "inference_mode", "lora_dropout",
-    # Which modules have an adapter: the tensors say so themselves.
-    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
-    # Settings of what is off, of starting values that are overwritten, and of other libraries.
-    "qalora_group_size", "loftq_config", "eva_config", "runtime_config", "megatron_core",
-    "ensure_weight_tying",
+UNREAD = (
+    Unread(
+        (
+            "init_lora_weights", "task_type", "auto_mapping", "peft_version", "inference_mode",
+            "lora_dropout",
+        ),
+        "how the adapter was trained and saved",
+        "peft.LoraConfig",
+    ),
+    Unread(
+        ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+        "which modules have an adapter, which the tensors say themselves",
+        "peft.LoraConfig",
+    ),
+    Unread(
+        (
+            *OFF, "qalora_group_size", "loftq_config", "eva_config", "runtime_config",
+            "megatron_core", "ensure_weight_tying",
+        ),
+        "settings of what is off, of starting values, and of other libraries",
+        "peft.LoraConfig",
+    ),
 )  # fmt: skip
 
 STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
@@ -90,7 +105,6 @@ def read_adapter_config(directory: Path) -> AdapterConfig:
             "changed before training; convert the adapter to a plain one with PEFT "
             "(save_pretrained with path_initial_model_for_weight_conversion)"
         )
-    fields.ignore("init_lora_weights", *OFF, *NEUTRAL)
     config = AdapterConfig(
         rank=fields.positive("r", 8),
         alpha=fields.positive_float("lora_alpha", 8.0),
@@ -105,7 +119,7 @@ def read_adapter_config(directory: Path) -> AdapterConfig:
         base=fields.take("base_model_name_or_path", str, ""),
         revision=fields.take("revision", str, "") or None,
     )
-    fields.finish()
+    fields.finish(*UNREAD)
     return config
 
 

@@ -13,25 +13,55 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from flowjax.errors import FlowjaxError
-from flowjax.hf_config import HFConfig
+from flowjax.hf_config import HFConfig, Unread
 
 _LONG_SIDE = 640  # pixels; bounds what the first resize of `FramePreprocessor` makes
 _BICUBIC = 3  # Pillow's number, which configuration files use
 _CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 _CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
-NO_EFFECT = (
-    "_valid_processor_keys", "image_processor_type", "processor_class", "feature_extractor_type",
-    "do_convert_rgb", "return_tensors", "data_format", "input_data_format", "device",
-    "disable_grouping", "aspect_ratio_setting", "image_grid_pinpoints", "do_pad",
-    "_valid_kwargs_names", "model_valid_processing_keys", "video_processor_type", "size_divisor",
-    "do_sample_frames", "fps", "num_frames", "video_metadata", "return_metadata",
+UNREAD = (
+    Unread(
+        (
+            "_valid_processor_keys", "_valid_kwargs_names", "model_valid_processing_keys",
+            "image_processor_type", "video_processor_type", "feature_extractor_type",
+            "processor_class", "do_convert_rgb", "return_tensors", "data_format",
+            "input_data_format", "device", "disable_grouping", "auto_map",
+        ),
+        "names of classes, and arguments of a call; frames are in RGB",
+        "transformers.BaseImageProcessor and BaseVideoProcessor, 4.40 to 5",
+    ),
+    Unread(
+        (
+            "aspect_ratio_setting", "image_grid_pinpoints", "do_pad", "size_divisor",
+            "crop_to_patches", "min_patches", "max_patches", "dynamic_size", "max_image_tiles",
+        ),
+        "the tiling of large still images, and padding to the largest of a batch",
+        "transformers.LlavaNextImageProcessor, LlavaOnevisionImageProcessor and "
+        "GotOcr2ImageProcessor: their counterparts for videos do neither",
+    ),
+    Unread(
+        ("pad_size",),
+        "size that frames are padded to, which is off",
+        "transformers.BaseVideoProcessor, 4.55 to 5",
+        when=("do_pad", False),
+    ),
+    Unread(
+        (
+            "do_sample_frames", "fps", "num_frames", "min_frames", "max_frames", "max_duration",
+            "initial_shift", "video_metadata", "return_metadata",
+        ),
+        "which frames of a video to take, which is not the preprocessor's part here",
+        "transformers.BaseVideoProcessor.sample_frames; initial_shift: InternVLVideoProcessor",
+    ),
 )  # fmt: skip
-"""What a configuration says besides how to compute pixel values of a frame.
+"""What a preprocessor's file says besides how to compute pixel values of a frame."""
 
-Its class, its call's arguments, the tiling of large still images, and which frames it would take of
-a video.
-"""
+SQUARE_UNREAD = Unread(
+    ("crop_size", "default_to_square"),
+    "cropping is off, and the size is that of both sides",
+    "transformers.SiglipImageProcessor, LlavaOnevisionVideoProcessor and InternVLVideoProcessor",
+)
 
 
 @dataclass(frozen=True)
@@ -143,11 +173,7 @@ class SquarePreprocessor:
             raise FlowjaxError(f"{fields.name('do_center_crop')} is true; only false is supported")
         size = _side(fields, "size", 384, ("height", "width"))
         normalisation = read_normalisation(fields, _CLIP_MEAN, _CLIP_STD)
-        # Cropping is off; tiling is for still images.
-        fields.ignore("crop_size", "default_to_square")
-        fields.ignore("crop_to_patches", "min_patches", "max_patches")
-        fields.ignore(*NO_EFFECT)
-        fields.finish()
+        fields.finish(*UNREAD, SQUARE_UNREAD)
         return cls(size, normalisation)
 
     def __call__(
@@ -194,8 +220,7 @@ class PatchPreprocessor:
         patch = fields.positive("patch_size")
         least, most = fields.positive("min_tokens"), fields.positive("max_tokens")
         normalisation = read_normalisation(fields, [0.5] * 3, [0.5] * 3)
-        fields.ignore(*NO_EFFECT)
-        fields.finish()
+        fields.finish(*UNREAD)
         return cls(patch, merge, least, most, normalisation)
 
     def __call__(
@@ -262,14 +287,15 @@ def _read_crop(config: Mapping[str, Any], source: str) -> tuple[int, Normalisati
             f"{fields.name('crop_size')} is {crop}; it must be {size}, the shortest edge of `size`"
         )
     normalisation = read_normalisation(fields, _CLIP_MEAN, _CLIP_STD)
-    fields.ignore(*NO_EFFECT)
-    fields.finish()
+    fields.finish(*UNREAD)
     return size, normalisation
 
 
 def _side(fields: HFConfig, name: str, default: int, keys: tuple[str, ...]) -> int:
     """The side of a square, given as one number or as a mapping of `keys` to that number."""
     value = fields.take(name, object, default)
+    if isinstance(value, Mapping):
+        value = {key: side for key, side in value.items() if side is not None}
     sides = (
         list(value.values()) if isinstance(value, Mapping) and set(value) == set(keys) else [value]
     )

@@ -13,21 +13,18 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from flowjax.data.preprocess import NO_EFFECT, Normalisation, read_normalisation
+from flowjax.data.preprocess import UNREAD, Normalisation, read_normalisation
 from flowjax.errors import FlowjaxError
-from flowjax.hf_config import HFConfig
+from flowjax.hf_config import HFConfig, Unread
 
 _LONGEST_RATIO = 200
 """Of the long to the short side of a frame."""
 
-_SAMPLING = (
-    "do_sample_frames", "fps", "num_frames", "min_frames", "max_frames", "max_duration",
-    "video_metadata", "return_metadata",
-)  # fmt: skip
-"""Which frames to take, which is not the preprocessor's part here."""
-
-_OTHER = ("video_processor_type", "max_image_size", "max_video_tokens", "default_to_square")
-"""Not read by the computation, or only with values of other fields that are refused."""
+PATCHES_UNREAD = Unread(
+    ("max_image_size", "max_video_tokens", "default_to_square", "crop_size"),
+    "limits that apply only with cap_pixels_per_frame, and shapes that `size` says otherwise",
+    "transformers.Qwen2VLVideoProcessor and Qwen3VLVideoProcessor, 4.52 to 5",
+)
 
 
 @dataclass(frozen=True)
@@ -139,8 +136,7 @@ class ProcessorDefaults:
         depth, merge = fields.positive("temporal_patch_size", 2), fields.positive("merge_size", 2)
         normalisation = read_normalisation(fields, list(self.mean), list(self.std))
         fields.expect("do_center_crop", False)
-        fields.ignore(*NO_EFFECT, *_SAMPLING, *_OTHER)
-        fields.finish()
+        fields.finish(*UNREAD, PATCHES_UNREAD)
         return TemporalPatchPreprocessor(
             patch, depth, merge, least, most, self.whole_video, normalisation
         )

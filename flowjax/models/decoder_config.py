@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from flowjax.errors import FlowjaxError
-from flowjax.hf_config import HFConfig
+from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.decoder import DecoderConfig
 from flowjax.models.rope_config import read_rope
 
@@ -29,6 +29,23 @@ class Defaults:
     positions: int
     original_positions: int | None = None
 
+
+QWEN_UNREAD = (
+    Unread(
+        ("sliding_window", "max_window_layers"),
+        "width and first layer of a window that is off",
+        "transformers.Qwen2Config and Qwen3Config: sliding_window is None unless "
+        "use_sliding_window",
+        when=("use_sliding_window", False),
+    ),
+    Unread(
+        ("use_mrope",),
+        "the rotary embedding of Qwen2.5's language models, which have no images",
+        "config.json of Qwen/Qwen2.5-7B-Instruct; no class of transformers reads it",
+        at=False,
+    ),
+)
+"""Of Qwen2 and Qwen3."""
 
 LLAMA = Defaults(32000, 4096, 11008, 32, 32, None, None, 1e-6, 2048)
 QWEN2 = Defaults(151936, 4096, 22016, 32, 32, 32, None, 1e-6, 32768)
@@ -54,8 +71,8 @@ def read_qwen2(text: HFConfig, vocabulary: int = 0) -> DecoderConfig:
     See `read_llama`.
     """
     text.expect("model_type", "qwen2")
-    _no_sliding_layers(text)
-    return _read(text, vocabulary, QWEN2, qkv_bias=True, qk_norm=False)
+    text.expect("use_sliding_window", False)
+    return _read(text, vocabulary, QWEN2, QWEN_UNREAD, qkv_bias=True, qk_norm=False)
 
 
 def read_qwen3(text: HFConfig, vocabulary: int = 0) -> DecoderConfig:
@@ -65,8 +82,8 @@ def read_qwen3(text: HFConfig, vocabulary: int = 0) -> DecoderConfig:
     """
     text.expect("model_type", "qwen3")
     text.expect("attention_bias", False)
-    _no_sliding_layers(text)
-    return _read(text, vocabulary, QWEN3, qkv_bias=False, qk_norm=True)
+    text.expect("use_sliding_window", False)
+    return _read(text, vocabulary, QWEN3, QWEN_UNREAD, qkv_bias=False, qk_norm=True)
 
 
 def read_phi3(text: HFConfig, vocabulary: int = 0) -> DecoderConfig:
@@ -111,17 +128,16 @@ def read_decoder(
     return READERS[name](text, vocabulary)
 
 
-def _no_sliding_layers(text: HFConfig) -> None:
-    """Qwen's sliding window is off unless switched on; then its width means nothing."""
-    text.expect("use_sliding_window", False)
-    text.ignore("sliding_window", "max_window_layers")
-
-
 def _read(
-    text: HFConfig, vocabulary: int, defaults: Defaults, *, qkv_bias: bool, qk_norm: bool
+    text: HFConfig,
+    vocabulary: int,
+    defaults: Defaults,
+    unread: tuple[Unread, ...] = (),
+    *,
+    qkv_bias: bool,
+    qk_norm: bool,
 ) -> DecoderConfig:
     text.expect("hidden_act", "silu")
-    text.ignore("attn_implementation")
     width = text.positive("hidden_size", defaults.width)
     heads = text.positive("num_attention_heads", defaults.heads)
     layers = text.positive("num_hidden_layers", defaults.layers)
@@ -129,7 +145,8 @@ def _read(
     rows = text.positive("vocab_size", vocabulary or defaults.vocabulary)
     if vocabulary and rows != vocabulary:
         raise FlowjaxError(f"{text.name('vocab_size')} is {rows}, but vocab_size is {vocabulary}")
-    absent = heads if "num_key_value_heads" in text else defaults.kv_heads or heads
+    # Where null is not the same as absent: Qwen2Config and Qwen3Config.
+    absent = heads if text.is_null("num_key_value_heads") else defaults.kv_heads or heads
     kv_heads = text.positive("num_key_value_heads", absent)
     if heads % kv_heads:
         raise FlowjaxError(
@@ -160,13 +177,14 @@ def _read(
         qk_norm=qk_norm,
         tied_embeddings=text.take("tie_word_embeddings", bool, False),
     )
-    text.finish()
+    text.finish(*unread)
     return config
 
 
 def _head_dim(text: HFConfig, width: int, heads: int, defaults: Defaults) -> int:
     """Width of a head where the configuration gives none."""
-    if "head_dim" not in text and defaults.head_dim is not None:
+    null = text.is_null("head_dim")
+    if "head_dim" not in text and not null and defaults.head_dim is not None:
         return defaults.head_dim
     if width % heads and "head_dim" not in text:
         raise FlowjaxError(

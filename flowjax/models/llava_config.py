@@ -3,7 +3,7 @@
 import dataclasses
 
 from flowjax.errors import FlowjaxError
-from flowjax.hf_config import HFConfig
+from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.activations import Activation, read_activation
 from flowjax.models.decoder import DecoderConfig
 
@@ -12,6 +12,24 @@ FRAMES = 32
 
 The released models were trained with 32.
 """
+
+STILLS = (
+    Unread(
+        (
+            "image_grid_pinpoints", "vision_aspect_ratio", "use_image_newline_parameter",
+            "image_seq_length", "video_seq_length",
+        ),
+        "the tiling of large still images, and the processors' counts of tokens",
+        "transformers.LlavaNextVideoModel and LlavaOnevisionModel: a video's features are read "
+        "without them",
+    ),
+    Unread(
+        ("image_token_index", "image_token_id"),
+        "the token of still images",
+        "transformers.LlavaNextVideoConfig and LlavaOnevisionConfig",
+    ),
+)  # fmt: skip
+"""Fields about still images, which a video does not read."""
 
 
 def read_tied(top: HFConfig, decoder: DecoderConfig) -> DecoderConfig:
@@ -42,12 +60,11 @@ def read_frames(top: HFConfig, side: int) -> int:
 
 
 def read_placeholder(top: HFConfig, default: int, vocabulary: int) -> int:
-    """Take the id that stands for a video; that of still images is not used.
+    """Take the id that stands for a video.
 
     Raises:
         FlowjaxError: it is not a token of the decoder.
     """
-    top.ignore("image_token_index", "image_token_id")
     field = "video_token_id" if "video_token_id" in top else "video_token_index"
     placeholder = top.positive(field, default)
     if placeholder >= vocabulary:
@@ -55,9 +72,3 @@ def read_placeholder(top: HFConfig, default: int, vocabulary: int) -> int:
             f"{top.name(field)} is {placeholder}; the decoder has {vocabulary} tokens"
         )
     return placeholder
-
-
-def ignore_stills(top: HFConfig) -> None:
-    """Drop the tiling of large still images and the processors' counts, which videos never read."""
-    top.ignore("image_grid_pinpoints", "vision_aspect_ratio", "use_image_newline_parameter")
-    top.ignore("image_seq_length", "video_seq_length")

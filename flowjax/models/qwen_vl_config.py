@@ -6,7 +6,7 @@ from typing import Any
 
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, RopeGrid, VideoShape
 from flowjax.errors import FlowjaxError
-from flowjax.hf_config import HFConfig
+from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.decoder import DecoderConfig
 from flowjax.models.rope import MultimodalRope, Rope
 
@@ -25,6 +25,30 @@ _TOP = frozenset(
     }
 )  # fmt: skip
 """Fields that are not of the decoder, even where the decoder's are on the top level."""
+
+TOKENS = Unread(
+    ("image_token_id", "vision_start_token_id", "vision_end_token_id", "vision_token_id"),
+    "still images, and tokens that the prompt spells out",
+    "transformers.Qwen2VLModel, Qwen2_5_VLModel and Qwen3VLModel, 4.49 to 5",
+)
+TEXT_UNREAD = dataclasses.replace(
+    TOKENS,
+    fields=(*TOKENS.fields, "video_token_id"),
+    reason="copies, or nothing, in text_config; the model reads those of the top level",
+)
+COPIES = Unread(
+        (
+            "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+            "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act",
+            "max_position_embeddings", "rms_norm_eps", "use_sliding_window", "sliding_window",
+            "max_window_layers", "layer_types", "rope_theta", "rope_scaling", "rope_parameters",
+            "attention_bias",
+        ),
+        "copies that 4.52 to 4.57 write; the decoder is made from text_config",
+        "transformers.Qwen2_5_VLConfig: text_config is made from these fields only where it is "
+        "absent",
+)  # fmt: skip
+"""Of the top level, where there is a `text_config`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +71,7 @@ def read_top(
 ) -> TopFields:
     """Take apart `config.json`; the decoder's fields are in `text_config` or on the top level.
 
-    Fields that are in both places must agree.
+    Where there is a `text_config`, those on the top level are copies that no release reads.
 
     Args:
         fields: of `config.json`.
@@ -58,16 +82,14 @@ def read_top(
     Raises:
         FlowjaxError: names the field that is missing, unknown or not supported.
     """
-    nested = fields.get("text_config")
-    flat = {name: value for name, value in fields.items() if name not in _TOP}
-    top = HFConfig({name: value for name, value in fields.items() if name in _TOP}, f"{source}: ")
-    if nested is None:
-        text, text_source = flat, f"{source}: "
+    if fields.get("text_config") is None:
+        own = {name: value for name, value in fields.items() if name in _TOP}
+        top = HFConfig(own, f"{source}: ", (TOKENS,))
+        text = {name: value for name, value in fields.items() if name not in _TOP}
+        text_source = f"{source}: "
     else:
-        HFConfig({"text_config": nested}, f"{source}: ").nested("text_config")
-        text, text_source = dict(nested), f"{source}: text_config."
-        rest = {name: value for name, value in flat.items() if text.get(name, ...) != value}
-        HFConfig(rest, f"{source}: ").finish()
+        top = HFConfig(fields, f"{source}: ", (TOKENS, COPIES))
+        text, text_source = dict(top.take("text_config", dict)), f"{source}: text_config."
     name = text.pop("model_type", model_type)
     if name not in (model_type, f"{model_type}_text"):
         raise FlowjaxError(
@@ -79,8 +101,6 @@ def read_top(
     vision = top.nested("vision_config")
     frames = top.positive("num_frames", FRAMES)
     placeholder = top.positive("video_token_id", video_token)
-    top.ignore("text_config", "image_token_id", "vision_token_id")
-    top.ignore("vision_start_token_id", "vision_end_token_id")
     top.finish()
     return TopFields(text, text_source, vision, tied, frames, placeholder)
 
@@ -105,7 +125,13 @@ def read_multimodal_decoder(
     Raises:
         FlowjaxError: names the field that is missing, unknown or not supported.
     """
-    fields = {**defaults, **top.text, "tie_word_embeddings": top.tied}
+    # Null is absent, but for this field: as many heads of keys as of queries.
+    text = {
+        field: value
+        for field, value in top.text.items()
+        if value is not None or field == "num_key_value_heads"
+    }
+    fields = {**defaults, **text, "tie_word_embeddings": top.tied}
     name = "rope_scaling" if fields.get("rope_scaling") is not None else "rope_parameters"
     rope = dict(HFConfig({name: fields.get(name) or {}}, top.text_source).take(name, dict))
     names = ("mrope_section", "mrope_interleaved")
@@ -117,7 +143,7 @@ def read_multimodal_decoder(
     multimodal.expect("mrope_interleaved", interleaved)
     # Older configurations name the kind of rotary embedding by what has just been taken out.
     rope |= {field: "default" for field in ("type", "rope_type") if rope.get(field) == "mrope"}
-    decoder = read(HFConfig({**fields, name: rope}, top.text_source))
+    decoder = read(HFConfig({**fields, name: rope}, top.text_source, (TEXT_UNREAD,)))
     if not isinstance(decoder.rope, Rope):
         raise FlowjaxError(
             f"{top.text_source}{name}.rope_type is {rope.get('rope_type', rope.get('type'))!r}; "
@@ -135,7 +161,6 @@ def read_multimodal_decoder(
 def axial_theta(vision: HFConfig) -> float:
     """Base of the vision encoder's two-dimensional rotary embedding."""
     if vision.peek("rope_parameters") is None:
-        vision.ignore("rope_parameters")
         return 10000.0
     rope = vision.nested("rope_parameters")
     rope.expect("rope_type", "axial")

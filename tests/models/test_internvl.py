@@ -228,7 +228,6 @@ UNREAD = {
     "min_dynamic_patch",
     "pad2square",
     "use_thumbnail",
-    "vision_config.use_flash_attn",
 }
 
 

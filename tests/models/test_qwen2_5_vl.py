@@ -225,14 +225,17 @@ def test_released_configuration():
         split_axes(path)
 
 
-def test_decoder_fields_in_both_places_must_agree():
+def test_decoder_fields_in_both_places():
+    """Those of `text_config` hold, as in every release that writes both; others are unknown."""
     text = {"model_type": "qwen2_5_vl_text", "hidden_size": 3584, "num_attention_heads": 28}
     both = RELEASED | {"text_config": {**text, "num_key_value_heads": 4}}
     kept = ("model_type", "vision_config", "hidden_size", "num_attention_heads", "text_config")
     agreed = {name: both[name] for name in kept}
     assert read_config(agreed, "config.json").decoder.width == 3584
-    with pytest.raises(FlowjaxError, match=r"config\.json: hidden_size is 3585"):
-        read_config(agreed | {"hidden_size": 3585}, "config.json")
+    copies = {"hidden_size": 3585, "sliding_window": 32768, "rope_theta": 5.0, "eos_token_id": 7}
+    assert read_config(agreed | copies, "config.json") == read_config(agreed, "config.json")
+    with pytest.raises(FlowjaxError, match=r"config\.json: attn_logit_softcapping is 30"):
+        read_config(agreed | {"attn_logit_softcapping": 30}, "config.json")
 
 
 @pytest.mark.parametrize(

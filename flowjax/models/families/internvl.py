@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 from flowjax.data.preprocess import FramePreprocessor
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
-from flowjax.hf_config import HFConfig
+from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.activations import read_activation
 from flowjax.models.decoder_config import read_decoder
 from flowjax.models.families.pllava import SYSTEM
@@ -37,13 +37,59 @@ TEMPLATES = {
 }
 """Conversation format by the configuration's `template`."""
 
+UNREAD = (
+    Unread(
+        (
+            "dynamic_image_size", "use_thumbnail", "min_dynamic_patch", "max_dynamic_patch",
+            "pad2square",
+        ),
+        "the tiling of large still images, which videos do not go through",
+        "modeling_internvl_chat.py: only the loader of images reads them",
+    ),
+    Unread(
+        ("system_message", "force_eager"),
+        "no system text of its own: the prompt's is the template's",
+        "configuration_internvl_chat.py: InternVLChatConfig does not read them",
+    ),
+    Unread(
+        ("image_fold",),
+        "how training cuts up images",
+        "configuration_internvl_chat.py of InternVL3: InternVLChatConfig does not read it",
+    ),
+    Unread(
+        ("tie_word_embeddings",),
+        "the tower has no word embeddings",
+        "modeling_intern_vit.py: InternVisionModel",
+        part="vision_config",
+    ),
+    Unread(
+        ("use_moe",),
+        "the released tower has no experts",
+        "configuration_intern_vit.py of InternVL3: InternVisionConfig does not read it",
+        part="vision_config",
+        at=False,
+    ),
+    Unread(
+        (
+            "num_experts", "num_routed_experts", "num_shared_experts", "moe_intermediate_size",
+            "shared_expert_intermediate_size", "moe_coeff_ratio", "moe_output_scale",
+            "capacity_factor", "eval_capacity_factor", "laux_allreduce", "noisy_gate_policy",
+            "use_residual", "use_rts", "use_weighted_residual", "moe_config", "ep_size",
+        ),
+        "of experts, which there are none of",
+        "configuration_intern_vit.py of InternVL3: InternVisionConfig does not read them",
+        part="vision_config",
+        when=("use_moe", False),
+    ),
+)  # fmt: skip
+
 ONLY_TOKENIZER_KNOWS = -1
 """Placeholder where the configuration gives none: the tokenizer's id is one of the vocabulary."""
 
 
 def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     """Read `config.json`; absent fields have the defaults of the released code."""
-    top = HFConfig(fields, f"{source}: ")
+    top = HFConfig(fields, f"{source}: ", UNREAD)
     template = top.take("template", str)
     if template not in TEMPLATES:
         raise FlowjaxError(
@@ -79,12 +125,6 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     placeholder = top.take("img_context_token_id", int, ONLY_TOKENIZER_KNOWS)
     top.expect("use_backbone_lora", 0)
     top.expect("use_llm_lora", 0)
-    top.ignore("force_eager", "system_message")
-    # Tiling of large still images, which videos do not go through.
-    top.ignore(
-        "dynamic_image_size", "use_thumbnail", "min_dynamic_patch", "max_dynamic_patch",
-        "pad2square",
-    )  # fmt: skip
     top.finish()
     return VideoLLMConfig(
         family=FAMILY.name,
@@ -122,9 +162,6 @@ def read_intern_vit(vision: HFConfig, feature_layer: int, feature_field: str) ->
             vision.take("hidden_act", str, "gelu"), vision.name("hidden_act")
         ),
     )
-    vision.ignore("use_flash_attn")
-    # The tower has no word embeddings.
-    vision.ignore("tie_word_embeddings")
     vision.finish()
     check_intern_vit(config, vision)
     return config

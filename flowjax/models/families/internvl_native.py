@@ -11,7 +11,7 @@ from typing import Any
 from flowjax.data.preprocess import SquarePreprocessor
 from flowjax.data.prompt import Prompt, Question, VideoShape
 from flowjax.errors import FlowjaxError
-from flowjax.hf_config import HFConfig
+from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.activations import read_activation
 from flowjax.models.decoder_config import read_decoder
 from flowjax.models.families.internvl import (
@@ -34,10 +34,30 @@ VISION_LAYERS = 24
 QK_NORM_EPS = 1e-6
 """Of the norms of the vision tower's queries and keys, which no configuration sets."""
 
+UNREAD = (
+    Unread(
+        ("image_seq_length", "video_token_id"),
+        "the processor's count of tokens; videos are written with the token of images",
+        "transformers.InternVLModel, 4.52 to 5: videos pass as images",
+    ),
+    Unread(
+        ("layer_scale_init_value", "hidden_dropout_prob", "projection_dropout"),
+        "starting values and dropout, which only training reads",
+        "transformers.InternVLVisionConfig",
+        part="vision_config",
+    ),
+    Unread(
+        ("tie_word_embeddings",),
+        "the tower has no word embeddings",
+        "transformers.InternVLVisionModel",
+        part="vision_config",
+    ),
+)
+
 
 def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     """Read `config.json`; absent fields have the defaults of `transformers`."""
-    top = HFConfig(fields, f"{source}: ")
+    top = HFConfig(fields, f"{source}: ", UNREAD)
     decoder = read_decoder(top.nested("text_config"), among=DECODERS)
     # The whole model's goes before the decoder's; files of `transformers` 4 may lack it.
     tied = top.take("tie_word_embeddings", bool, decoder.tied_embeddings)
@@ -59,8 +79,6 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
         ),
     )
     frames = read_frames(top, projector)
-    # The processor's count of tokens, which the model does not read.
-    top.ignore("image_seq_length")
     placeholder = top.positive("image_token_id", 151667)
     top.finish()
     return VideoLLMConfig(
@@ -103,10 +121,6 @@ def read_internvl_vision(
     vision.expect("use_mask_token", False)
     # False would add a norm after the last layer.
     vision.expect("use_mean_pooling", True)
-    # Starting values and dropout, which only training reads.
-    vision.ignore("layer_scale_init_value", "hidden_dropout_prob", "projection_dropout")
-    # The tower has no word embeddings.
-    vision.ignore("tie_word_embeddings")
     vision.finish()
     check_intern_vit(config, vision)
     return config

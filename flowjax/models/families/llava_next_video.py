@@ -9,11 +9,11 @@ from typing import Any
 from flowjax.data.preprocess import CropPreprocessor
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
-from flowjax.hf_config import HFConfig
+from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.decoder_config import read_llama
-from flowjax.models.families.pllava import read_clip
+from flowjax.models.families.pllava import CLIP_UNREAD, read_clip
 from flowjax.models.llava_config import (
-    ignore_stills,
+    STILLS,
     read_frames,
     read_placeholder,
     read_projector_activation,
@@ -26,13 +26,22 @@ from flowjax.models.video_llm import VideoLLMConfig
 PLACEHOLDER = "<video>"
 MODES: Mapping[str, PoolMode] = {"average": "average", "max": "max", "conv": "conv"}
 
+UNREAD = (
+    *CLIP_UNREAD,
+    *STILLS,
+    Unread(
+        ("type", "factor"),
+        "the released files repeat the scaling of rotary embedding outside of rope_scaling",
+        "config.json of llava-hf/LLaVA-NeXT-Video-7B-hf; transformers.LlamaConfig reads neither",
+        part="text_config",
+    ),
+)
+
 
 def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     """Read `config.json`; absent fields have the defaults of `transformers`."""
-    top = HFConfig(fields, f"{source}: ")
+    top = HFConfig(fields, f"{source}: ", UNREAD)
     text = top.nested("text_config")
-    # The released files repeat the kind of rotary embedding here, where nothing reads it.
-    text.ignore("type")
     decoder = read_tied(top, read_llama(text, top.take("vocab_size", int, 0)))
     vision = read_clip(
         top.nested("vision_config"),
@@ -57,7 +66,6 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
         )
     frames = read_frames(top, projector.side)
     placeholder = read_placeholder(top, 32000, decoder.vocabulary)
-    ignore_stills(top)
     top.finish()
     return VideoLLMConfig(
         family=FAMILY.name,

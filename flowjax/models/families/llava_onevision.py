@@ -10,11 +10,11 @@ from typing import Any
 from flowjax.data.preprocess import SquarePreprocessor
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
-from flowjax.hf_config import HFConfig
+from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.activations import read_activation
 from flowjax.models.decoder_config import read_qwen2
 from flowjax.models.llava_config import (
-    ignore_stills,
+    STILLS,
     read_frames,
     read_placeholder,
     read_projector_activation,
@@ -30,10 +30,20 @@ PLACEHOLDER = "<video>"
 SIGLIP_LAYERS = 12
 """Layers of the vision tower where its configuration gives no number."""
 
+UNREAD = (
+    *STILLS,
+    Unread(
+        ("vision_use_head", "tie_word_embeddings"),
+        "a pooling head over the last layer, and word embeddings, which the tower lacks",
+        "transformers.SiglipVisionModel: LLaVA reads its hidden states",
+        part="vision_config",
+    ),
+)
+
 
 def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     """Read `config.json`; absent fields have the defaults of `transformers`."""
-    top = HFConfig(fields, f"{source}: ")
+    top = HFConfig(fields, f"{source}: ", UNREAD)
     text = read_qwen2(top.nested("text_config"), top.take("vocab_size", int, 0))
     decoder = read_tied(top, text)
     vision = read_siglip(
@@ -51,7 +61,6 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     )
     frames = read_frames(top, projector.side)
     placeholder = read_placeholder(top, 151647, decoder.vocabulary)
-    ignore_stills(top)
     top.finish()
     return VideoLLMConfig(
         family=FAMILY.name,
@@ -70,8 +79,6 @@ def read_siglip(vision: HFConfig, feature_layer: int, feature_field: str) -> Sig
     `feature_layer`, called `feature_field` in errors, is as in `layers_used`.
     """
     vision.expect("model_type", "siglip_vision_model")
-    # A pooling head over the last layer, and word embeddings, which the tower lacks.
-    vision.ignore("vision_use_head", "tie_word_embeddings")
     layers = vision.positive("num_hidden_layers", SIGLIP_LAYERS)
     config = SiglipConfig(
         width=vision.positive("hidden_size", 768),

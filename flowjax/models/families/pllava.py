@@ -9,7 +9,7 @@ from typing import Any
 from flowjax.data.preprocess import FramePreprocessor
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
-from flowjax.hf_config import HFConfig
+from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.activations import read_activation
 from flowjax.models.decoder_config import read_llama
 from flowjax.models.projector import PoolingProjectorConfig
@@ -27,10 +27,36 @@ PLACEHOLDER = "<image>"
 CLIP_LAYERS = 12
 """Layers of the vision tower where its configuration gives no number."""
 
+CLIP_UNREAD = (
+    Unread(
+        ("projection_dim", "vocab_size"),
+        "of the head that compares images with text, which is not used",
+        "transformers.CLIPVisionModel",
+        part="vision_config",
+    ),
+    Unread(
+        ("tie_word_embeddings",),
+        "the tower has no word embeddings",
+        "transformers.CLIPVisionModel",
+        part="vision_config",
+    ),
+)
+"""Of the vision tower."""
+
+UNREAD = (
+    *CLIP_UNREAD,
+    Unread(("force_eager",), "which code computes the attention", "PLLaVA's release"),
+    Unread(
+        ("image_grid_pinpoints", "use_image_newline_parameter", "image_seq_length"),
+        "the tiling of large still images, which videos do not go through",
+        "PLLaVA's release; transformers.LlavaConfig, LlavaNextConfig",
+    ),
+)
+
 
 def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     """Read `config.json`; absent fields have the defaults of `transformers`."""
-    top = HFConfig(fields, f"{source}: ")
+    top = HFConfig(fields, f"{source}: ", UNREAD)
     if "pooling_shape" not in top:
         raise FlowjaxError(
             f"{top.name('pooling_shape')} is missing; convert with --pooling-shape T-H-W (frames, "
@@ -43,9 +69,6 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     top.expect("pooling_method", "avg")
     top.expect("use_pooling", True)
     top.expect("multimodal_projector_bias", True)
-    top.ignore("force_eager")
-    # Tiling of single images, which videos do not go through.
-    top.ignore("image_grid_pinpoints", "use_image_newline_parameter", "image_seq_length")
     top.expect("tie_word_embeddings", decoder.tied_embeddings)
     feature_layer = top.take("vision_feature_layer", int, -2)
     vision = read_clip(top.nested("vision_config"), feature_layer, top.name("vision_feature_layer"))
@@ -78,8 +101,6 @@ def read_clip(vision: HFConfig, feature_layer: int, feature_field: str) -> ClipC
     `feature_layer` indexes hidden states: 0 is the embeddings, negative counts from the end.
     """
     vision.expect("model_type", "clip_vision_model")
-    # Of the text-image head, which is not used, and of word embeddings, which CLIP's tower lacks.
-    vision.ignore("projection_dim", "vocab_size", "tie_word_embeddings")
     layers = vision.positive("num_hidden_layers", CLIP_LAYERS)
     used = layers_used(feature_layer, layers, feature_field)
     config = ClipConfig(

@@ -9,7 +9,7 @@ from typing import Any
 
 from flowjax.data.prompt import Prompt, Question, VideoShape
 from flowjax.data.shared_budget import SharedBudgetPreprocessor
-from flowjax.hf_config import HFConfig
+from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.decoder_config import read_qwen2
 from flowjax.models.families.videollama3 import FRAMES, conversation, read_siglip_navit
 from flowjax.models.projector import MlpProjectorConfig
@@ -21,10 +21,14 @@ PLACEHOLDER = "<|video_pad|>"
 VIDEO_TOKEN = 151656
 """The placeholder's id where the configuration has none."""
 
+UNREAD = (
+    Unread(("image_token_id",), "the token of still images", "transformers.VideoLlama3Config"),
+)
+
 
 def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     """Read `config.json`; absent fields have the defaults of `transformers`."""
-    top = HFConfig(fields, f"{source}: ")
+    top = HFConfig(fields, f"{source}: ", UNREAD)
     decoder = read_qwen2(top.nested("text_config"))
     # The model's own field counts if it is set, and the decoder's otherwise.
     tied = top.take("tie_word_embeddings", bool, False) or decoder.tied_embeddings
@@ -33,7 +37,6 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     )
     frames = top.positive("num_frames", FRAMES)
     placeholder = top.positive("video_token_id", VIDEO_TOKEN)
-    top.ignore("image_token_id")
     top.finish()
     return VideoLLMConfig(
         family=FAMILY.name,

@@ -13,7 +13,7 @@ from typing import Any
 from flowjax.data.preprocess import PatchPreprocessor
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
-from flowjax.hf_config import HFConfig
+from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.activations import read_activation
 from flowjax.models.decoder_config import read_qwen2
 from flowjax.models.projector import MlpProjectorConfig
@@ -37,18 +37,22 @@ INSTRUCTION = (
     "Answer with the option's letter from the given choices directly and only give the best option."
 )
 
-_OF_TRAINING = (
-    "image_aspect_ratio", "image_size", "image_token_length", "is_alignment", "llm_lr",
-    "max_frames", "mm_projector_lr", "tokenizer_model_max_length", "tokenizer_padding_side",
-    "vision_encoder_lr",
+UNREAD = (
+    Unread(
+        (
+            "image_aspect_ratio", "image_size", "image_token_length", "is_alignment", "llm_lr",
+            "max_frames", "mm_projector_lr", "vision_encoder_lr",
+        ),
+        "settings of the training code",
+        "VideoLLaMA3's release: Videollama3Qwen2Config does not read them",
+    ),
 )  # fmt: skip
-"""What the training code leaves in the configuration."""
 
 
 def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     """Read `config.json`; absent fields have the defaults of the released code."""
     # The decoder's fields are on the top level, among the others.
-    top = HFConfig({**fields, "model_type": "qwen2"}, f"{source}: ")
+    top = HFConfig({**fields, "model_type": "qwen2"}, f"{source}: ", UNREAD)
     encoder = top.take("vision_encoder", str, "")
     if encoder and top.peek("vision_encoder_config") is None:
         raise FlowjaxError(
@@ -69,7 +73,6 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     placeholder = top.positive("image_token_index")
     top.expect("mm_projector_type", "mlp2x_gelu")
     top.take("use_token_compression", bool, True)  # every token of a frame is kept here
-    top.ignore(*_OF_TRAINING)
     decoder = read_qwen2(top)
     return VideoLLMConfig(
         family=FAMILY.name,
