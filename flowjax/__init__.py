@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from flowjax.layout import TokenLayout
     from flowjax.models.checkpoint import load_model
     from flowjax.sweeps.protocol import protocol
-    from flowjax.sweeps.run import sweep
 
 __all__ = [
     "DenseMask",
@@ -27,7 +26,6 @@ __all__ = [
     "edge_mask",
     "load_model",
     "protocol",
-    "sweep",
     "windows",
 ]
 
@@ -39,7 +37,6 @@ _HOMES = {
     "TokenLayout": "flowjax.layout",
     "load_model": "flowjax.models.checkpoint",
     "protocol": "flowjax.sweeps.protocol",
-    "sweep": "flowjax.sweeps.run",
 }
 
 

@@ -6,200 +6,177 @@ are paired over samples.
 """
 
 import dataclasses
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Array, Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from flowjax.asked.asked import Asked as AskedPrompt
-from flowjax.asked.asked import ask_sample
-from flowjax.compilation import use_persistent_cache
+from flowjax.asked.asked import Asked, ask_sample
+from flowjax.data.sample import Sample
 from flowjax.edges import CROSS_FRAME, Edge, Knockout
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import LoadedModel, load_model
-from flowjax.models.embedded import Embedded
 from flowjax.progress import Advance
-from flowjax.report.compare import (
-    ALL,
-    FIRST_HALF,
-    NONE,
-    SIDES,
-    WINDOW,
-    CutAccuracy,
-    PairedCurve,
-    cut_accuracies,
-    draw_compare,
-    names,
-    paired_curves,
+from flowjax.report.arrays import by_sample, distinct
+from flowjax.report.canvas import INTERVAL, arrow, caption, headline, legend, sheet
+from flowjax.report.marks import WINDOW as WINDOW_LABEL
+from flowjax.report.marks import Line, draw_bars, draw_lines, zero_line
+from flowjax.report.statistics import (
+    Interval,
+    bootstrap_mean,
+    mean_interval,
+    paired_interval,
+    proportion_interval,
 )
-from flowjax.report.statistics import Interval
-from flowjax.runs.each_sample import each_sample, is_chosen
+from flowjax.report.table import LAYER, Table, judged, mean
+from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Work
+from flowjax.runs.columns import documented, shared_columns
+from flowjax.runs.each_sample import is_chosen
+from flowjax.runs.finished import Run
 from flowjax.runs.settings import model_settings
 from flowjax.sweeps.engine import planned
-from flowjax.sweeps.protocol import Cell, Protocol, protocol
+from flowjax.sweeps.protocol import Protocol, protocol
 from flowjax.sweeps.rows import decode_each, relative_change
-from flowjax.sweeps.run import protocol_settings
-from flowjax_experiments.columns import documented, shared_columns
-from flowjax_experiments.drawn import print_notes, print_paths
-from flowjax_experiments.printing import ends, print_table, yes
-from flowjax_experiments.selection import Selection
-from flowjax_experiments.summary import print_failures, read_results
+from flowjax_experiments.anchor import EDGE_SETS, TwoSets
+from flowjax_experiments.sweep import Edges, Window, fitted
 
-EDGE_SETS = ("cross-frame", "vql-to-ql")
-"""Swept where nothing else is asked for."""
+SIDES = ("a", "b")
+NONE, FIRST_HALF, ALL, WINDOW = "none", "first half", "all layers", "window"
+"""Layers in which edges are cut."""
 
-SCHEMA = documented(
-    ("side", pa.string(), "which model: a or b"),
-    ("edge_set", pa.string(), "the edge set that the edge is reported under"),
-    ("edge", pa.string(), "the edges cut, source->target, joined by +; empty if none"),
-    ("cut", pa.string(), "the layers they are cut in: none, first half, all layers or window"),
-    ("centre", pa.int32(), "the window's centre layer, 0-based; -1 for the other cuts"),
-    ("width", pa.int32(), "the window's width in layers"),
-    ("new_answer", pa.string(), "most probable next token with the edges cut"),
-    ("new_correct", pa.bool_(), "whether it is the true option's letter"),
-    ("base_probability", pa.float64(), "probability of the base answer, 0 to 1"),
-    ("new_probability", pa.float64(), "the same with the edges cut"),
-    ("relative_change", pa.float64(), "(new - base) * 100 / base, percent"),
+CUTS = (NONE, FIRST_HALF, ALL)
+DRAWN = (
+    "no edges cut",
+    "cross-frame edges cut\nin the first half\nof the layers",
+    "cross-frame edges cut\nin all layers",
 )
 
 
 @dataclass(frozen=True)
-class Asked:
-    """As the command line gives it."""
+class Compare(Analysis):
+    """The same knockouts on two checkpoints, paired over samples; accuracy without cross-frame."""
 
-    model_a: Path
-    model_b: Path
-    questions: Selection
-    edge_sets: tuple[str, ...]
-    edges: tuple[str, ...]
-    window: int
+    SCHEMA = documented(
+        ("side", pa.string(), "which model: a or b"),
+        ("edge_set", pa.string(), "the edge set that the edge is reported under"),
+        ("edge", pa.string(), "the edges cut, source->target, joined by +; empty if none"),
+        ("cut", pa.string(), "the layers they are cut in: none, first half, all layers or window"),
+        ("centre", pa.int32(), "the window's centre layer, 0-based; -1 for the other cuts"),
+        ("width", pa.int32(), "the window's width in layers"),
+        ("new_answer", pa.string(), "most probable next token with the edges cut"),
+        ("new_correct", pa.bool_(), "whether it is the true option's letter"),
+        ("base_probability", pa.float64(), "probability of the base answer, 0 to 1"),
+        ("new_probability", pa.float64(), "the same with the edges cut"),
+        ("relative_change", pa.float64(), "(new - base) * 100 / base, percent"),
+    )
+    CHOSEN = "correct"
 
-    @property
-    def protocol(self) -> Protocol:
-        """Edges and windows of the sweep."""
-        sets = self.edge_sets if self.edge_sets or self.edges else EDGE_SETS
-        return protocol(sets, self.edges, width=self.window)
+    other: Annotated[
+        Path,
+        Option("Another checkpoint of its architecture.", positional=True, decides=False),
+    ]
+    edges: TwoSets = ()
+    edge: Edges = ()
+    window: Window = None
+
+    def start(self, loaded: LoadedModel, samples: Sequence[Sample], chosen: Chosen) -> Work:
+        """Ask both models, and sweep the samples that count for both."""
+        models = loaded, load_model(self.other)
+        _check_alike(*models)
+        layers = loaded.config.decoder.layers
+        sets = self.edges if self.edges or self.edge else EDGE_SETS
+        sweep = protocol(sets, self.edge, width=fitted(self.window, layers))
+        every = tuple(range(layers))
+        cuts = {FIRST_HALF: every[: layers // 2], ALL: every}
+
+        def measure(asked: Asked, _: Advance) -> Measured:
+            both = asked, ask_sample(models[1], asked.sample)
+            asking, rows = [], []
+            for side, own in zip(SIDES, both, strict=True):
+                edges = (Edge(CROSS_FRAME, CROSS_FRAME),)
+                knockouts = [Knockout(edges, at) for at in cuts.values()]
+                answers = planned(own.decoder, own.embedded, own.layout, knockouts)
+                at = _Asking(side, own, answers.base, sweep.width)
+                asking.append(at)
+                logits = np.concatenate([answers.base[None], answers.collect(len(knockouts))])
+                places = [("", "", NONE, -1), *(("cross-frame", CROSS_FRAME, c, -1) for c in cuts)]
+                rows += at.rows(places, logits)
+            if all(is_chosen(chosen, at.asked.is_correct(at.base_id)) for at in asking):
+                for at in asking:
+                    rows += at.swept(sweep)
+            return Measured(None, lambda: rows)
+
+        settings = {"edges": sets, "window": sweep.width, "other": model_settings(models[1])}
+        return Work(measure, settings)
+
+    @staticmethod
+    def report(run: Run) -> Report:
+        """How the models differ."""
+        accuracy, found = cut_accuracies(run.rows), paired_curves(run.rows)
+        called = ", ".join(names(run.rows).values())
+        parts = [f"{accuracy[0].difference.n} samples; {called}", _accuracy_table(accuracy)]
+        if found:
+            parts.append(_curves_table(found))
+        else:
+            parts.append("No sample counts for both models (--samples), so no window was swept.")
+        figures = {"accuracy": _accuracy(run.rows, accuracy)}
+        return Report(parts, figures | ({"curves": _curves(run.rows, found)} if found else {}))
 
 
 @dataclass(frozen=True, eq=False)
 class _Asking:
     """One model at work on one sample; base: its logits without a knockout."""
 
-    loaded: LoadedModel
-    prepared: AskedPrompt
-    embedded: Embedded
+    side: str
+    asked: Asked
     base: Float[Array, " vocabulary"]
+    width: int
 
     @property
     def base_id(self) -> int:
         return int(jnp.argmax(self.base))
 
-    @property
-    def correct(self) -> bool:
-        return self.prepared.is_correct(self.base_id)
+    def swept(self, sweep: Protocol) -> list[dict[str, Any]]:
+        decoder, layout = self.asked.decoder, sweep.layout(self.asked.layout)
+        cells = sweep.cells(layout, decoder.config.layers, decoder.config.heads)
+        knockouts = [cell.knockout for cell in cells]
+        answers = planned(decoder, self.asked.embedded, layout, knockouts)
+        places = [(cell.edge_set, cell.knockout.name, WINDOW, cell.centre) for cell in cells]
+        return self.rows(places, answers.collect(len(cells)))
 
-
-def run(asked: Asked, out: Path, *, overwrite: bool) -> tuple[list[CutAccuracy], list[PairedCurve]]:
-    """Ask both models, draw and print.
-
-    Raises:
-        FlowjaxError: a bad input, or models of different configurations.
-    """
-    use_persistent_cache()
-    chosen, samples = asked.protocol, asked.questions.read()
-    models = load_model(asked.model_a), load_model(asked.model_b)
-    _check_alike(*models)
-    decoder = models[0].config.decoder
-    half = tuple(range(decoder.layers // 2))
-    cuts = {FIRST_HALF: half, ALL: tuple(range(decoder.layers))}
-    which = asked.questions.chosen("correct")
-
-    def measure(prepared: AskedPrompt, advance: Advance) -> pa.Table:
-        del advance
-        tables, asking = [], []
-        for side, loaded in zip(SIDES, models, strict=True):
-            own = prepared if side == "a" else ask_sample(loaded, prepared.sample)
-            embedded = own.embedded
-            edges = (Edge(CROSS_FRAME, CROSS_FRAME),)
-            knockouts = [Knockout(edges, layers) for layers in cuts.values()]
-            answers = planned(loaded.model.decoder, embedded, own.prompt.layout, knockouts)
-            at = _Asking(loaded, own, embedded, answers.base)
-            asking.append(at)
-            logits = np.concatenate([answers.base[None], answers.collect(len(knockouts))])
-            cells = [("", "", NONE, -1), *(("cross-frame", CROSS_FRAME, cut, -1) for cut in cuts)]
-            tables.append(_rows(at, side, cells, logits, chosen.width))
-        if all(is_chosen(which, at.correct) for at in asking):
-            for side, at in zip(SIDES, asking, strict=True):
-                tables.append(_swept(at, side, chosen))
-        return pa.concat_tables(tables)
-
-    each_sample(
-        models[0],
-        samples,
-        measure,
-        out,
-        schema=SCHEMA,
-        settings={
-            "experiment": "compare",
-            "other": model_settings(models[1]),
-            **protocol_settings(chosen),
-            "chosen": which,
-        },
-        strict=asked.questions.strict or asked.questions.one,
-        overwrite=overwrite,
-    )
-    return report(out)
-
-
-def _swept(at: _Asking, side: str, chosen: Protocol) -> pa.Table:
-    decoder = at.loaded.model.decoder
-    layout = chosen.layout(at.prepared.prompt.layout)
-    cells: tuple[Cell, ...] = chosen.cells(layout, decoder.config.layers, decoder.config.heads)
-    answers = planned(decoder, at.embedded, layout, [cell.knockout for cell in cells])
-    keys = [(cell.edge_set, cell.knockout.name, WINDOW, cell.centre) for cell in cells]
-    return _rows(at, side, keys, answers.collect(len(cells)), chosen.width)
-
-
-def _rows(
-    at: _Asking,
-    side: str,
-    cells: list[tuple[str, str, str, int]],
-    logits: Float[np.ndarray, "k vocabulary"],
-    width: int,
-) -> pa.Table:
-    """A row per cell: edge set, edge, cut and centre."""
-    tokenizer = at.loaded.tokenizer
-    base = float(jax.nn.softmax(at.base)[at.base_id])
-    new = np.asarray(jax.nn.softmax(jnp.asarray(logits))[:, at.base_id], np.float64)
-    new_ids = logits.argmax(axis=1)
-    shared = shared_columns(at.loaded, at.prepared, at.base_id) | {"side": side, "width": width}
-    rows = [
-        {
-            **shared,
-            "edge_set": edge_set,
-            "edge": edge,
-            "cut": cut,
-            "centre": centre,
-            "new_answer": answer,
-            "new_correct": at.prepared.is_correct(int(new_id)),
-            "base_probability": base,
-            "new_probability": float(probability),
-            "relative_change": float(change),
-        }
-        for (edge_set, edge, cut, centre), answer, new_id, probability, change in zip(
-            cells,
-            decode_each(tokenizer, new_ids),
-            new_ids,
-            new,
-            relative_change(base, new),
-            strict=True,
-        )
-    ]
-    return pa.Table.from_pylist(rows, SCHEMA)
+    def rows(
+        self, places: Sequence[tuple[str, str, str, int]], logits: Float[np.ndarray, "k vocabulary"]
+    ) -> list[dict[str, Any]]:
+        """A row per place: edge set, edge, cut and centre."""
+        base = float(jax.nn.softmax(self.base)[self.base_id])
+        new = np.asarray(jax.nn.softmax(jnp.asarray(logits))[:, self.base_id], np.float64)
+        ids = logits.argmax(axis=1)
+        texts = decode_each(self.asked.model.tokenizer, ids)
+        shared = shared_columns(self.asked, self.base_id)
+        shared |= {"side": self.side, "width": self.width, "base_probability": base}
+        return [
+            {
+                **shared,
+                **dict(zip(("edge_set", "edge", "cut", "centre"), place, strict=True)),
+                "new_answer": answer,
+                "new_correct": self.asked.is_correct(int(new_id)),
+                "new_probability": float(probability),
+                "relative_change": float(change),
+            }
+            for place, answer, new_id, probability, change in zip(
+                places, texts, ids, new, relative_change(base, new), strict=True
+            )
+        ]
 
 
 def _check_alike(a: LoadedModel, b: LoadedModel) -> None:
@@ -220,38 +197,113 @@ def _check_alike(a: LoadedModel, b: LoadedModel) -> None:
         )
 
 
-def report(run: Path) -> tuple[list[CutAccuracy], list[PairedCurve]]:
-    """Draw the figures of a finished run and print how the models differ.
+@dataclass(frozen=True, eq=False)
+class PairedCurve:
+    """An edge's relative change of the answer's probability in both models, in percent.
+
+    layer: 1-based centre of each window.
+    values: of each side, float64 [samples, layers], the same samples in the same order.
+    low, high: ends of the paired 95% interval of b - a.
+    """
+
+    edge_set: str
+    edge: str
+    layer: tuple[int, ...]
+    values: Mapping[str, Float[np.ndarray, "samples layers"]]
+    low: Float[np.ndarray, " layers"]
+    high: Float[np.ndarray, " layers"]
+
+    @property
+    def samples(self) -> int:
+        """How many."""
+        return len(self.values["a"])
+
+    def mean(self, side: str) -> Float[np.ndarray, " layers"]:
+        """Of one model."""
+        return self.values[side].mean(axis=0)
+
+    def difference(self, index: int) -> Interval:
+        """b - a at one window."""
+        gap = float((self.values["b"] - self.values["a"])[:, index].mean())
+        return Interval(self.samples, gap, float(self.low[index]), float(self.high[index]))
+
+    @property
+    def widest(self) -> int:
+        """The index of the window where the models differ most."""
+        return int(np.argmax(np.abs(self.mean("b") - self.mean("a"))))
+
+
+@dataclass(frozen=True)
+class CutAccuracy:
+    """Accuracy of both models with cross-frame edges cut in some layers.
+
+    accuracy: of each side, with a score interval.
+    change: accuracy minus that without a cut, paired, of each side.
+    difference: change of b - change of a, paired.
+    """
+
+    cut: str
+    accuracy: Mapping[str, Interval]
+    change: Mapping[str, Interval]
+    difference: Interval
+
+
+def paired_curves(table: pa.Table) -> list[PairedCurve]:
+    """Every edge's curves, in the order of the rows; empty where no sample was swept.
 
     Raises:
-        FlowjaxError: see `read_results`.
+        FlowjaxError: see `by_sample`.
     """
-    table = read_results(run)
-    figures = draw_compare(table, run / "figures")
-    accuracy, found = cut_accuracies(table), paired_curves(table)
-    called = names(table)
-    print(f"{accuracy[0].difference.n} samples; " + ", ".join(called[side] for side in SIDES))
-    print_notes(table)
-    _print_accuracy(accuracy)
-    if not found:
-        print("No sample counts for both models (see --samples), so no window was swept.")
-    else:
-        _print_curves(found)
-    print_failures(run)
-    print_paths(run, table, figures)
-    return accuracy, found
+    rows = table.filter(pc.field("cut") == WINDOW)
+    out = []
+    for edge_set, edge in distinct(rows, "edge_set", "edge"):
+        of_edge = rows.filter((pc.field("edge_set") == edge_set) & (pc.field("edge") == edge))
+        found = by_sample(of_edge, "relative_change", "side", "centre")
+        a, b = found.values[:, 0], found.values[:, 1]
+        _, low, high = bootstrap_mean(b - a)
+        layers = tuple(centre + 1 for centre in found.axes[1])
+        out.append(PairedCurve(edge_set, edge, layers, {"a": a, "b": b}, low, high))
+    return out
 
 
-def _print_accuracy(found: list[CutAccuracy]) -> None:
+def cut_accuracies(table: pa.Table) -> list[CutAccuracy]:
+    """Accuracy without a cut, with one in the first half of the layers, and in all.
+
+    Raises:
+        FlowjaxError: see `by_sample`.
+    """
+    rows = table.filter(pc.field("cut") != WINDOW)
+    right = by_sample(rows, "new_correct", "cut", "side")
+    of = {cut: right.values[:, right.axes[0].index(cut)] for cut in CUTS}
+    out = []
+    for cut in CUTS:
+        change = of[cut] - of[NONE]
+        n = len(change)
+        out.append(
+            CutAccuracy(
+                cut,
+                {s: proportion_interval(int(of[cut][:, i].sum()), n) for i, s in enumerate(SIDES)},
+                {s: mean_interval(change[:, i]) for i, s in enumerate(SIDES)},
+                paired_interval(change[:, 1], change[:, 0]),
+            )
+        )
+    return out
+
+
+def names(table: pa.Table) -> dict[str, str]:
+    """What each side is called: its letter and its model's name."""
+    return {side: f"{side.upper()}: {model}" for side, model in distinct(table, "side", "model")}
+
+
+def _accuracy_table(found: list[CutAccuracy]) -> Table:
     rows = []
     for at in found:
         for side in SIDES:
-            accuracy = at.accuracy[side]
-            row = [at.cut, side.upper(), f"{accuracy.mean:.3f}", ends(accuracy, ".3f")]
-            rows.append([*row, *(_change(at.change[side]) if at.cut != NONE else [""] * 3)])
+            change = judged(at.change[side], "+.3f") if at.cut != NONE else []
+            rows.append([at.cut, side.upper(), *mean(at.accuracy[side], ".3f"), *change])
         if at.cut != NONE:
-            rows.append([at.cut, "B - A", "", "", *_change(at.difference)])
-    print_table(
+            rows.append([at.cut, "B - A", "", "", *judged(at.difference, "+.3f")])
+    return Table(
         "Accuracy with cross-frame edges cut, and what the cut changes",
         ["cut in", "model"],
         ["accuracy", "95% interval", "change", "95% interval", "excludes 0"],
@@ -259,29 +311,74 @@ def _print_accuracy(found: list[CutAccuracy]) -> None:
     )
 
 
-def _change(interval: Interval) -> list[str]:
-    return [f"{interval.mean:+.3f}", ends(interval, "+.3f"), yes(interval.excludes_zero)]
-
-
-def _print_curves(found: list[PairedCurve]) -> None:
+def _curves_table(found: list[PairedCurve]) -> Table:
     rows = []
     for curve in found:
         at = curve.widest
-        gap = curve.difference(at)
-        rows.append(
-            [
-                curve.edge_set,
-                curve.edge,
-                str(curve.layer[at]),
-                *(f"{curve.mean(side)[at]:+.1f}" for side in SIDES),
-                f"{gap.mean:+.1f}",
-                ends(gap, "+.1f"),
-                yes(gap.excludes_zero),
-            ]
-        )
-    print_table(
+        sides = [f"{curve.mean(side)[at]:+.1f}" for side in SIDES]
+        gap = judged(curve.difference(at), "+.1f")
+        rows.append([curve.edge_set, curve.edge, str(curve.layer[at]), *sides, *gap])
+    return Table(
         f"Window where the change of the answer's probability differs most, n = {found[0].samples}",
         ["edge set", "edge cut"],
-        ["layer", "A %", "B %", "B - A", "95% interval", "excludes 0"],
+        [LAYER, "A %", "B %", "B - A", "95% interval", "excludes 0"],
         rows,
+    )
+
+
+def _accuracy(table: pa.Table, found: list[CutAccuracy]) -> Figure:
+    figure, (axes,) = sheet(width=6, height=3.9)
+    groups = [
+        (called, [at.accuracy[side] for at in found], SIDES.index(side))
+        for side, called in names(table).items()
+    ]
+    draw_bars(axes, DRAWN, groups)
+    axes.set_ylabel("accuracy")
+    legend(figure, axes)
+    said = f"n = {found[0].accuracy['a'].n}; bar: 95% score interval"
+    headline(figure, "Accuracy without cross-frame edges", said, table)
+    return figure
+
+
+def _curves(table: pa.Table, found: list[PairedCurve]) -> Figure:
+    across = min(3, len(found))
+    height = 1.7 + 2.5 * math.ceil(len(found) / across)
+    figure, panels = sheet(len(found), width=1.5 + 3.1 * across, height=height, across=across)
+    called = names(table)
+    for axes, curve in zip(panels, found, strict=True):
+        lines = [Line(called[s], curve.values[s], index) for index, s in enumerate(SIDES)]
+        draw_lines(axes, [layer - 1 for layer in curve.layer], lines, label=WINDOW_LABEL)
+        zero_line(axes)
+        _mark(axes, curve)
+        caption(axes, arrow(curve.edge))
+        axes.tick_params(labelsize=8)
+    for axes in panels[::across]:
+        axes.set_ylabel("change of answer\nprobability (%)", fontsize=8)
+    legend(figure, panels[0])
+    n, width = found[0].samples, table["width"][0].as_py()
+    said = f"n = {n} samples that count for both; windows of {width} layers; "
+    said += (
+        f"{INTERVAL}; grey mark: the paired interval of B - A excludes 0"
+        if n > 1
+        else "one sample: no interval"
+    )
+    headline(figure, "Change of the answer's probability by a knockout", said, table)
+    return figure
+
+
+def _mark(axes: Axes, curve: PairedCurve) -> None:
+    """A mark on the lower edge under every layer where the models differ."""
+    where = [
+        layer for index, layer in enumerate(curve.layer) if curve.difference(index).excludes_zero
+    ]
+    if not where:
+        return  # an empty line has no place, which the layout cannot take
+    axes.plot(
+        where,
+        np.zeros(len(where)),
+        "s",
+        color="0.35",
+        markersize=4,
+        clip_on=False,
+        transform=axes.get_xaxis_transform(),
     )

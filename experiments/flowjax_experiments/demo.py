@@ -20,12 +20,12 @@ from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
 from flowjax.report.curves import strongest
 from flowjax.report.pair import draw_pair
-from flowjax.sweeps.protocol import protocol
-from flowjax.sweeps.run import sweep
+from flowjax.report.table import LAYER, Table, judged, mean
+from flowjax.runs.run import analyse
 from flowjax_convert.run import convert
-from flowjax_experiments.evaluate import accuracies, evaluate
-from flowjax_experiments.printing import ends, print_table, yes
+from flowjax_experiments.evaluate import Evaluate, accuracies
 from flowjax_experiments.shapes import PAIR
+from flowjax_experiments.sweep import Sweep
 
 MODELS = ("image", "video")
 WINDOW = 3
@@ -57,11 +57,8 @@ def run(out: Path, *, per_task: int = PER_TASK, overwrite: bool) -> None:
         console.print(f"Converting the {name} model to Orbax, and sweeping its right answers")
         convert(PAIR / name, inputs / f"{name}-model")
         loaded = load_model(inputs / f"{name}-model")
-        answered[name] = evaluate(loaded, samples, out / name / "answers").rows
-        rows = sweep(
-            loaded, samples, protocol(width=WINDOW), out / name / "sweep", chosen="correct"
-        )
-        swept[name] = rows.rows
+        answered[name] = analyse(Evaluate(), loaded, samples, out / name / "answers").rows
+        swept[name] = analyse(Sweep(window=WINDOW), loaded, samples, out / name / "sweep").rows
     report(swept, answered)
     path = draw_pair({f"{name} model": swept[name] for name in reversed(MODELS)}, out / "pair.png")
     for name in MODELS:
@@ -75,15 +72,10 @@ def report(swept: Mapping[str, pa.Table], answered: Mapping[str, pa.Table]) -> N
     rows = []
     for task in VIDEO_TASKS:
         of_models = [found[name][task].interval for name in MODELS]
-        cells = [f"{of.mean:.2f} {ends(of, '.2f')}" for of in of_models]
+        cells = [" ".join(mean(of, ".2f")) for of in of_models]
         rows.append([task, str(of_models[0].n), *cells, f"{found[MODELS[0]][task].chance:.2f}"])
     columns = [f"{name} model" for name in MODELS]
-    print_table(
-        "Accuracy on the test split",
-        ["task"],
-        ["n", *columns, "chance"],
-        rows,
-    )
+    Table("Accuracy on the test split", ["task"], ["n", *columns, "chance"], rows).print()
     rows = []
     for name in MODELS:
         for task in VIDEO_TASKS:
@@ -93,11 +85,12 @@ def report(swept: Mapping[str, pa.Table], answered: Mapping[str, pa.Table]) -> N
             best = sorted(strongest(of_task), key=lambda edge: -abs(edge.interval.mean))
             for edge in best[:SHOWN]:
                 at = edge.interval
-                cells = [str(at.n), str(edge.layer), f"{at.mean:+.1f}", ends(at, "+.1f")]
-                rows.append([name, task, edge.edge, *cells, yes(at.excludes_zero)])
-    print_table(
+                rows.append(
+                    [name, task, edge.edge, str(at.n), str(edge.layer), *judged(at, "+.1f")]
+                )
+    Table(
         f"Windows of {WINDOW} layers that change the probability of right answers most",
         ["model", "task", "edge cut"],
-        ["n", "layer", "change %", "95% interval", "excludes 0"],
+        ["n", LAYER, "change %", "95% interval", "excludes 0"],
         rows,
-    )
+    ).print()

@@ -6,140 +6,231 @@ when the video is one frame repeated. Right answers are the control: both have a
 flip in, but any change makes a right answer wrong, and only one of several makes a wrong one right.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 import pyarrow as pa
+from jaxtyping import Bool
+from matplotlib.figure import Figure
 
-from flowjax.asked.asked import Asked as AskedPrompt
-from flowjax.asked.asked import ask_sample
-from flowjax.compilation import use_persistent_cache
+from flowjax.asked.asked import Asked, ask_sample
 from flowjax.data.frame_order import REPEATED
+from flowjax.data.sample import Sample
 from flowjax.edges import CROSS_FRAME, Edge, Knockout, windows
-from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance
-from flowjax.report.diagnosis import CASES, GROUPS, Diagnosed, Share, draw_diagnosis, shares
-from flowjax.runs.each_sample import Chosen, each_sample, is_chosen
+from flowjax.report.canvas import headline, inner_legend, legend, sheet
+from flowjax.report.marks import WINDOW, Line, draw_bars, draw_lines
+from flowjax.report.statistics import Interval, difference_interval, proportion_interval
+from flowjax.report.table import Table, ends, mean, yes
+from flowjax.runs.analysis import Analysis, Chosen, Measured, Report, Rows, Work
+from flowjax.runs.columns import documented
+from flowjax.runs.finished import Run
 from flowjax.sweeps.engine import planned
 from flowjax.sweeps.rows import decode_each
-from flowjax_experiments.columns import documented, shared_columns
-from flowjax_experiments.drawn import print_notes, print_paths
-from flowjax_experiments.printing import ends, print_table, yes
-from flowjax_experiments.selection import Selection
-from flowjax_experiments.summary import print_failures, read_results
+from flowjax_experiments.sweep import Window, fitted
 
-SCHEMA = documented(
-    ("width", pa.int32(), "layers of a window"),
-    ("window_answers", pa.list_(pa.string()), "answer, cross-frame edges cut around each layer"),
-    ("cut_answer", pa.string(), "answer, cross-frame edges cut in all layers"),
-    ("still_answer", pa.string(), "answer to a video that repeats one of the frames"),
-)
-"""One row per sample; an answer is the most probable next token."""
+GROUPS = ("wrong", "right")
+
+CASES = {
+    "case 1": "Case 1: flips",
+    "case 2": "Case 2: static",
+    "both": "both",
+    "neither": "neither",
+    "changed": "changes",
+}
+"""What is counted, of wrong answers and of right ones.
+
+An answer flips if in some window it becomes right, or is no longer, and changes if it becomes any
+other; it is static if it stays the same without any cross-frame edge, and for one repeated frame.
+"""
+
+DRAWN = {
+    "case 1": "Case 1:\nflips in some\nwindow",
+    "case 2": "Case 2: the same\nwithout cross-frame\nedges and for one\nrepeated frame",
+    "both": "both",
+    "neither": "neither",
+}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """As the command line gives it; window: layers cut at a time."""
+class Diagnose(Analysis):
+    """Whether wrong answers come from cross-frame interaction or from a single frame."""
 
-    model: Path
-    questions: Selection
-    window: int
-
-
-def run(asked: Asked, out: Path, *, overwrite: bool) -> list[Share]:
-    """Diagnose every answer, draw and print.
-
-    Raises:
-        FlowjaxError: a bad input.
-    """
-    use_persistent_cache()
-    samples = asked.questions.read()
-    loaded = load_model(asked.model)
-    windows(asked.window, "center", loaded.config.decoder.layers)
-    chosen = asked.questions.chosen("all")
-
-    def measure(prepared: AskedPrompt, advance: Advance) -> pa.Table | None:
-        del advance
-        return row_of(loaded, prepared, window=asked.window, chosen=chosen)
-
-    each_sample(
-        loaded,
-        samples,
-        measure,
-        out,
-        schema=SCHEMA,
-        settings={"experiment": "diagnose", "window": asked.window, "chosen": chosen},
-        strict=asked.questions.strict or asked.questions.one,
-        overwrite=overwrite,
+    SCHEMA = documented(
+        ("width", pa.int32(), "layers of a window"),
+        (
+            "window_answers",
+            pa.list_(pa.string()),
+            "with cross-frame edges cut around each layer",
+        ),
+        ("cut_answer", pa.string(), "answer, cross-frame edges cut in all layers"),
+        ("still_answer", pa.string(), "answer to a video that repeats one of the frames"),
     )
-    return report(out)
 
+    window: Window = None
 
-def row_of(
-    loaded: LoadedModel, prepared: AskedPrompt, *, window: int, chosen: Chosen = "all"
-) -> pa.Table | None:
-    """The row of one sample; None if its answer is not the one chosen."""
-    decoder, layout = loaded.model.decoder, prepared.prompt.layout
-    layers = decoder.config.layers
-    edges = (Edge(CROSS_FRAME, CROSS_FRAME),)
-    cuts = [*windows(window, "center", layers), tuple(range(layers))]
-    answers = planned(decoder, prepared.embedded, layout, [Knockout(edges, cut) for cut in cuts])
-    base_id = int(jnp.argmax(answers.base))
-    if not is_chosen(chosen, prepared.is_correct(base_id)):
-        return None
-    *by_window, cut = decode_each(loaded.tokenizer, answers.collect(len(cuts)).argmax(axis=1))
-    still = ask_sample(loaded, prepared.sample, order=REPEATED)
-    still_id = planned(decoder, still.embedded, still.prompt.layout, []).base.argmax()
-    row = {
-        **shared_columns(loaded, prepared, base_id),
-        "width": window,
-        "window_answers": by_window,
-        "cut_answer": cut,
-        "still_answer": loaded.tokenizer.decode([int(still_id)]).strip(),
-    }
-    return pa.Table.from_pylist([row], SCHEMA)
+    def start(self, loaded: LoadedModel, samples: Sequence[Sample], chosen: Chosen) -> Work:
+        """Cut cross-frame edges in every window, and everywhere; then repeat a frame."""
+        decoder, layers = loaded.model.decoder, loaded.config.decoder.layers
+        width = fitted(self.window, layers)
+        cuts = [*windows(width, "center", layers), tuple(range(layers))]
+        knockouts = [Knockout((Edge(CROSS_FRAME, CROSS_FRAME),), cut) for cut in cuts]
 
+        def measure(asked: Asked, _: Advance) -> Measured:
+            answers = planned(decoder, asked.embedded, asked.layout, knockouts)
 
-def report(run: Path) -> list[Share]:
-    """Draw the figure of a finished run and print how many answers fall into each case.
+            def rows() -> Rows:
+                ids = answers.collect(len(cuts)).argmax(axis=1)
+                *by_window, cut = decode_each(loaded.tokenizer, ids)
+                still = ask_sample(loaded, asked.sample, order=REPEATED)
+                row = {"width": width, "window_answers": by_window, "cut_answer": cut}
+                return [row | {"still_answer": still.answer}]
 
-    Raises:
-        FlowjaxError: see `read_results`.
-    """
-    table = read_results(run)
-    figures = draw_diagnosis(table, run / "figures")
-    found = Diagnosed.of(table)
-    counted = shares(found)
-    right = int(found.right.sum())
-    print(f"{len(found.right)} samples, {right} answered correctly")
-    print_notes(table)
-    rows = []
-    for share in counted:
-        of_group = []
-        for group in GROUPS:
-            interval = share.share[group]
-            shown = "none" if interval is None else f"{interval.mean:.2f} {ends(interval, '.2f')}"
-            of_group += [str(share.hits[group]), shown]
-        gap = share.difference
-        rows.append(
-            [
-                CASES[share.case],
-                *of_group,
-                "" if gap is None else f"{gap.mean:+.2f} {ends(gap, '+.2f')}",
-                "" if gap is None else yes(gap.excludes_zero),
-            ]
+            return Measured(int(jnp.argmax(answers.base)), rows)
+
+        return Work(measure, {"window": width})
+
+    @staticmethod
+    def report(run: Run) -> Report:
+        """How many answers fall into each case."""
+        found = Diagnosed.of(run.rows)
+        rows = []
+        for share in shares(found):
+            of_group = []
+            for group in GROUPS:
+                interval = share.share[group]
+                shown = "none" if interval is None else " ".join(mean(interval, ".2f"))
+                of_group += [str(share.hits[group]), shown]
+            gap = share.difference
+            both = ["", ""]
+            if gap is not None:
+                both = [f"{gap.mean:+.2f} {ends(gap, '+.2f')}", yes(gap.excludes_zero)]
+            rows.append([CASES[share.case], *of_group, *both])
+        width = run.rows["width"][0].as_py()
+        table = Table(
+            f"Answers when cross-frame edges are cut (windows of {width} layers)",
+            ["case"],
+            ["wrong", "share", "right", "share", "wrong - right", "excl. 0"],
+            rows,
         )
-    print_table(
-        f"Answers when cross-frame edges are cut (windows of {table['width'][0].as_py()} layers)",
-        ["case"],
-        ["wrong", "share", "right", "share", "wrong - right", "excl. 0"],
-        rows,
+        parts = [
+            f"{len(found.right)} samples, {int(found.right.sum())} answered correctly",
+            table,
+            "flips: a wrong answer becomes right, or a right one wrong, in some window",
+            "changes: the answer becomes any other in some window",
+            "static: the same with all cross-frame edges cut everywhere, and for one repeated "
+            "frame",
+            "Intervals are 95%: Wilson's for shares, Newcombe's for their difference.",
+        ]
+        return Report(parts, {"diagnosis": draw_diagnosis(run.rows)})
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosed:
+    """What every sample shows.
+
+    right: whether its answer is right as the model is.
+    flips: bool [samples, layers]: whether the window centred there makes a wrong answer right, or
+        a right one wrong.
+    changes: bool [samples, layers]: whether it makes the answer any other.
+    static: whether the answer is the same with all cross-frame edges cut in all layers, and the
+        same for a video that repeats one frame.
+    """
+
+    right: Bool[np.ndarray, " samples"]
+    flips: Bool[np.ndarray, "samples layers"]
+    changes: Bool[np.ndarray, "samples layers"]
+    static: Bool[np.ndarray, " samples"]
+
+    @classmethod
+    def of(cls, table: pa.Table) -> "Diagnosed":
+        """From the rows of a run."""
+        rows = table.to_pylist()
+        right = np.array([row["correct"] for row in rows], bool)
+        is_right = [
+            [answer.lower() == row["true_answer"].lower() for answer in row["window_answers"]]
+            for row in rows
+        ]
+        changes = [[a != row["base_answer"] for a in row["window_answers"]] for row in rows]
+        static = [row["base_answer"] == row["cut_answer"] == row["still_answer"] for row in rows]
+        flips = np.array(is_right, bool) != right[:, None]
+        return cls(right, flips, np.array(changes, bool), np.array(static, bool))
+
+    def members(self, group: str) -> Bool[np.ndarray, " samples"]:
+        """Of one of `GROUPS`."""
+        return self.right == (group == "right")
+
+    def hits(self, case: str) -> Bool[np.ndarray, " samples"]:
+        """Whether each sample counts for one of `CASES`."""
+        one, two = self.flips.any(axis=1), self.static
+        return {
+            "case 1": one,
+            "case 2": two,
+            "both": one & two,
+            "neither": ~one & ~two,
+            "changed": self.changes.any(axis=1),
+        }[case]
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many samples of each group count for a case.
+
+    share: with a score interval; None for a group without samples.
+    difference: share of wrong answers - share of right ones; None where a group is empty.
+    """
+
+    case: str
+    hits: dict[str, int]
+    share: dict[str, Interval | None]
+    difference: Interval | None
+
+
+def shares(found: Diagnosed) -> list[Share]:
+    """Every case's share of the wrong and of the right answers."""
+    out = []
+    for case in CASES:
+        hits, share = {}, {}
+        for group in GROUPS:
+            members = found.members(group)
+            n = int(members.sum())
+            hits[group] = int((found.hits(case) & members).sum())
+            share[group] = proportion_interval(hits[group], n) if n else None
+        wrong, right = share["wrong"], share["right"]
+        difference = difference_interval(wrong, right) if wrong and right else None
+        out.append(Share(case, hits, share, difference))
+    return out
+
+
+def draw_diagnosis(table: pa.Table) -> Figure:
+    """The cases' shares, and in which windows answers flip."""
+    found = Diagnosed.of(table)
+    figure, (bars, curves) = sheet(2, width=10, height=4.4)
+    of_case = {share.case: share.share for share in shares(found)}
+    groups, lines = [], []
+    for index, group in enumerate(GROUPS):
+        members = found.members(group)
+        of_group = [of_case[case][group] for case in DRAWN]
+        intervals = [interval for interval in of_group if interval is not None]
+        if intervals:
+            label = f"answers that are {group} (n = {members.sum()})"
+            groups.append((label, intervals, 1 - index))
+            other = f"{group} answers made {GROUPS[1 - index]}"
+            lines.append(Line(other, found.flips[members].astype(np.float64), 1 - index))
+    draw_bars(bars, list(DRAWN.values()), groups)
+    bars.set_ylabel("share of answers")
+    legend(figure, bars)
+    draw_lines(curves, range(found.flips.shape[1]), lines, label=WINDOW)
+    curves.set_ylim(0, max(0.2, curves.get_ylim()[1]))
+    curves.set_ylabel("share of answers that flip")
+    inner_legend(curves)
+    width = table["width"][0].as_py()
+    said = (
+        f"cross-frame edges cut in windows of {width} layers; bars: 95% score interval, "
+        "bands: 95% bootstrap interval"
     )
-    print("flips: a wrong answer becomes right, or a right one wrong, in some window")
-    print("changes: the answer becomes any other in some window")
-    print("static: the same with all cross-frame edges cut everywhere, and for one repeated frame")
-    print("Intervals are 95%: Wilson's for shares, Newcombe's for their difference.")
-    print_failures(run)
-    print_paths(run, table, figures)
-    return counted
+    headline(figure, "What wrong answers owe to cross-frame edges, beside right ones", said, table)
+    return figure

@@ -1,157 +1,237 @@
 """Generation probability: from which layer on the true option leads (section 4 of the paper)."""
 
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
+from matplotlib.figure import Figure
 
-from flowjax.asked.asked import Asked as AskedPrompt
-from flowjax.compilation import use_persistent_cache
+from flowjax.asked.asked import Asked
+from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.lens.project import option_ids
 from flowjax.lens.read import read_generation
-from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.models.checkpoint import LoadedModel
 from flowjax.padding import pad_prompt
 from flowjax.progress import Advance
-from flowjax.report.probability import (
-    LayerProbability,
-    draw_probability,
-    emerges_at,
-    layer_probabilities,
-)
-from flowjax.runs.each_sample import Chosen, each_sample, is_chosen
+from flowjax.report.arrays import by_sample, grouped
+from flowjax.report.canvas import caption, count_of, drawable, headline, legend, sheet
+from flowjax.report.marks import LAYER, Line, draw_lines
+from flowjax.report.statistics import Interval, mean_interval, paired_interval
+from flowjax.report.table import LAYER as LAYER_TITLE
+from flowjax.report.table import Table, judged
+from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Rows, Work
+from flowjax.runs.columns import documented
+from flowjax.runs.finished import Run
 from flowjax.sweeps.rows import decode_each
-from flowjax_experiments.columns import documented, shared_columns
-from flowjax_experiments.drawn import print_notes, print_paths
-from flowjax_experiments.printing import ends, print_table, yes
-from flowjax_experiments.selection import Selection
-from flowjax_experiments.summary import print_failures, read_results
 
-SCHEMA = documented(
-    ("layer", pa.int32(), "the next token is read after this layer, 0-based"),
-    ("normed", pa.bool_(), "final norm at every layer; False: at the last layer only"),
-    ("letters", pa.string(), "the options' letters, in order"),
-    ("probabilities", pa.list_(pa.float64()), "of each option's letter, 0 to 1"),
-    ("true_probability", pa.float64(), "of the true option's letter"),
-    ("false_probability", pa.float64(), "mean over the false options' letters"),
-    ("top_ids", pa.list_(pa.int32()), "the most probable tokens, the first the most"),
-    ("top_tokens", pa.list_(pa.string()), "their texts"),
-    ("top_probabilities", pa.list_(pa.float64()), "their probabilities, 0 to 1"),
-)
+FORMS = {True: "final norm at every layer", False: "final norm at the last layer only"}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """As the command line gives it; top_k: tokens kept per layer."""
+class Probability(Analysis):
+    """Probability of the true and the false options, read after every layer.
 
-    model: Path
-    questions: Selection
-    top_k: int = 10
-
-
-def run(asked: Asked, out: Path, *, overwrite: bool) -> list[LayerProbability]:
-    """Read the next token after every layer, for the questions answered correctly by default.
-
-    Raises:
-        FlowjaxError: a bad input.
+    Both forms of the reading are kept, with the final norm at every layer and at the last only.
     """
-    use_persistent_cache()
-    samples = asked.questions.read()
-    loaded = load_model(asked.model)
-    vocabulary = loaded.config.decoder.vocabulary
-    if not 1 <= asked.top_k <= vocabulary:
-        raise FlowjaxError(f"--top-k {asked.top_k}: give 1 to {vocabulary} tokens")
-    chosen = asked.questions.chosen("correct")
 
-    def measure(prepared: AskedPrompt, advance: Advance) -> pa.Table | None:
-        del advance
-        return rows_of(loaded, prepared, k=asked.top_k, chosen=chosen)
-
-    each_sample(
-        loaded,
-        samples,
-        measure,
-        out,
-        schema=SCHEMA,
-        settings={"experiment": "probability", "top_k": asked.top_k, "chosen": chosen},
-        strict=asked.questions.strict or asked.questions.one,
-        overwrite=overwrite,
+    SCHEMA = documented(
+        ("layer", pa.int32(), "the next token is read after this layer, 0-based"),
+        ("normed", pa.bool_(), "final norm at every layer; False: at the last layer only"),
+        ("letters", pa.string(), "the options' letters, in order"),
+        ("probabilities", pa.list_(pa.float64()), "of each option's letter, 0 to 1"),
+        ("true_probability", pa.float64(), "of the true option's letter"),
+        ("false_probability", pa.float64(), "mean over the false options' letters"),
+        ("top_ids", pa.list_(pa.int32()), "the most probable tokens, the first the most"),
+        ("top_tokens", pa.list_(pa.string()), "their texts"),
+        ("top_probabilities", pa.list_(pa.float64()), "their probabilities, 0 to 1"),
     )
-    return report(out)
+    CHOSEN = "correct"
 
+    top_k: Annotated[int, Option("Most probable tokens kept per layer.", least=1)] = 10
 
-def rows_of(
-    loaded: LoadedModel, prepared: AskedPrompt, *, k: int = 10, chosen: Chosen = "all"
-) -> pa.Table | None:
-    """The rows of one sample; None if its answer is not the one chosen."""
-    read = read_generation(loaded.model.decoder, pad_prompt(prepared.embedded))
-    probability = np.asarray(read)
-    base_id = int(probability[0, -1].argmax())
-    if not is_chosen(chosen, prepared.is_correct(base_id)):
-        return None
-    question = prepared.sample.question
-    ids = option_ids(loaded.tokenizer, question.letters, base_id)
-    is_true = np.array([letter == question.answer for letter in question.letters])
-    shared = shared_columns(loaded, prepared, base_id)
-    rows = []
-    for normed in (False, True):
-        for layer, row in enumerate(probability[int(normed)]):
-            # Equal probabilities stay in the order of their ids.
-            top = np.argsort(-row, kind="stable")[:k]
-            options = row[ids].astype(np.float64)
-            rows.append(
-                {
-                    **shared,
-                    "layer": layer,
-                    "normed": normed,
-                    "letters": question.letters,
-                    "probabilities": options.tolist(),
-                    "true_probability": float(options[is_true][0]),
-                    "false_probability": float(options[~is_true].mean()),
-                    "top_ids": top.tolist(),
-                    "top_tokens": decode_each(loaded.tokenizer, top),
-                    "top_probabilities": row[top].astype(np.float64).tolist(),
-                }
-            )
-    return pa.Table.from_pylist(rows, SCHEMA)
+    def start(self, loaded: LoadedModel, samples: Sequence[Sample], chosen: Chosen) -> Work:
+        """Read every layer of a sample in one forward."""
+        check_top_k(self.top_k, loaded)
 
+        def measure(asked: Asked, _: Advance) -> Measured:
+            read = read_generation(asked.decoder, pad_prompt(asked.embedded))
+            probability = np.asarray(read)
+            answer = int(probability[0, -1].argmax())
+            return Measured(answer, lambda: self._rows(asked, probability, answer))
 
-def report(run: Path) -> list[LayerProbability]:
-    """Draw the figures of a finished run and print every layer's probabilities.
+        return Work(measure)
 
-    Raises:
-        FlowjaxError: see `read_results`.
-    """
-    table = read_results(run)
-    figures = draw_probability(table, run / "figures")
-    found = layer_probabilities(table)
-    normed = [at for at in found if at.normed]
-    print_notes(table)
-    print_table(
-        f"Probability of the options after every layer, final norm, n = {normed[0].gap.n}",
-        [],
-        ["layer", "true", "false, mean", "true - false", "95% interval", "excludes 0"],
-        [
-            [
-                str(at.layer),
-                f"{at.true.mean:.4f}",
-                f"{at.false.mean:.4f}",
-                f"{at.gap.mean:+.4f}",
-                ends(at.gap, "+.4f"),
-                yes(at.gap.excludes_zero),
-            ]
+    def _rows(self, asked: Asked, probability: np.ndarray, answer: int) -> Rows:
+        question, tokenizer = asked.question, asked.model.tokenizer
+        ids = option_ids(tokenizer, question.letters, answer)
+        is_true = np.array([letter == question.answer for letter in question.letters])
+        rows = []
+        for normed in (False, True):
+            for layer, row in enumerate(probability[int(normed)]):
+                # Equal probabilities stay in the order of their ids.
+                top = np.argsort(-row, kind="stable")[: self.top_k]
+                options = row[ids].astype(np.float64)
+                rows.append(
+                    {
+                        "layer": layer,
+                        "normed": normed,
+                        "letters": question.letters,
+                        "probabilities": options.tolist(),
+                        "true_probability": float(options[is_true][0]),
+                        "false_probability": float(options[~is_true].mean()),
+                        "top_ids": top.tolist(),
+                        "top_tokens": decode_each(tokenizer, top),
+                        "top_probabilities": row[top].astype(np.float64).tolist(),
+                    }
+                )
+        return rows
+
+    @staticmethod
+    def report(run: Run) -> Report:
+        """Every layer's probabilities, and from which layer on the true option is ahead."""
+        normed = [at for at in layer_probabilities(run.rows) if at.normed]
+        rows = [
+            [str(at.layer), f"{at.true.mean:.4f}", f"{at.false.mean:.4f}", *judged(at.gap, "+.4f")]
             for at in normed
-        ],
-    )
-    layer = emerges_at(normed)
-    print(
-        "At the last layer the true option is not ahead of the false ones: the interval does not "
-        "lie above 0."
-        if layer is None
-        else f"The true option is ahead of the false ones from layer {layer} on: every interval "
-        "lies above 0."
-    )
-    print_failures(run)
-    print_paths(run, table, figures)
+        ]
+        layer = emerges_at(normed)
+        said = (
+            "At the last layer the true option is not ahead of the false ones: the interval does "
+            "not lie above 0."
+            if layer is None
+            else f"The true option is ahead of the false ones from layer {layer} on, counted from "
+            "1: every interval lies above 0."
+        )
+        table = Table(
+            f"Probability of the options after every layer, final norm, n = {normed[0].gap.n}",
+            [],
+            [LAYER_TITLE, "true", "false, mean", "true - false", "95% interval", "excludes 0"],
+            rows,
+        )
+        return Report([table, said], draw_probability(run.rows))
+
+
+def check_top_k(k: int, loaded: LoadedModel) -> None:
+    """Refuse to keep more tokens than there are.
+
+    Raises:
+        FlowjaxError: says how many there are.
+    """
+    vocabulary = loaded.config.decoder.vocabulary
+    if k > vocabulary:
+        raise FlowjaxError(f"--top-k {k}: give 1 to {vocabulary} tokens")
+
+
+@dataclass(frozen=True)
+class LayerProbability:
+    """Probability of the true option and the mean of the false ones after a layer (from 1).
+
+    gap: true - false, paired over samples.
+    """
+
+    layer: int
+    normed: bool
+    true: Interval
+    false: Interval
+    gap: Interval
+
+
+def layer_probabilities(table: pa.Table) -> list[LayerProbability]:
+    """Every layer's probabilities, in both forms.
+
+    Raises:
+        FlowjaxError: see `by_sample`.
+    """
+    found = []
+    true = by_sample(table, "true_probability", "normed", "layer")
+    false = by_sample(table, "false_probability", "normed", "layer").values
+    for i, normed in enumerate(true.axes[0]):
+        for j, layer in enumerate(true.axes[1]):
+            t, f = true.values[:, i, j], false[:, i, j]
+            intervals = mean_interval(t), mean_interval(f), paired_interval(t, f)
+            found.append(LayerProbability(layer + 1, normed, *intervals))
     return found
+
+
+def emerges_at(layers: list[LayerProbability]) -> int | None:
+    """The first layer (from 1) from which on the true option is ahead at every layer.
+
+    Ahead: the gap's interval lies above zero. None where the last layer's does not.
+
+    layers: of one form, ascending.
+    """
+    first = None
+    for at in reversed(layers):
+        if not (at.gap.excludes_zero and at.gap.mean > 0):
+            break
+        first = at.layer
+    return first
+
+
+def draw_probability(table: pa.Table) -> dict[str, Figure]:
+    """The curves, and the first sample's most probable tokens.
+
+    Raises:
+        FlowjaxError: see `by_sample`.
+    """
+    return {"probability": _curves(table), "top-tokens": _top_tokens(table)}
+
+
+def _curves(table: pa.Table) -> Figure:
+    true = by_sample(table, "true_probability", "normed", "layer")
+    false = by_sample(table, "false_probability", "normed", "layer")
+    figure, panels = sheet(2, width=8, share_y=True)
+    for axes, normed in zip(panels, (True, False), strict=True):
+        form = true.axes[0].index(normed)
+        lines = [
+            Line("true option", true.values[:, form], 0),
+            Line("false options, mean", false.values[:, form], 1),
+        ]
+        draw_lines(axes, true.axes[1], lines)
+        caption(axes, FORMS[normed])
+    panels[0].set_ylabel("probability as the next token")
+    panels[0].set_ylim(bottom=0)
+    legend(figure, panels[0])
+    headline(figure, "Probability of the options", count_of(len(true.samples)), table)
+    return figure
+
+
+def _top_tokens(table: pa.Table) -> Figure:
+    """A table of the tokens of the first sample: a row per layer, darker where more probable."""
+    sample, of_sample = next(iter(grouped(table, "sample_id").items()))
+    rows = grouped(of_sample, "normed")[True].sort_by("layer").to_pylist()
+    probability = np.array([row["top_probabilities"] for row in rows])
+    layers, k = probability.shape
+    figure, (axes,) = sheet(width=1.2 + 0.75 * k, height=1.6 + 0.24 * layers)
+    image = axes.imshow(
+        probability, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest"
+    )
+    for i, row in enumerate(rows):
+        for j, token in enumerate(row["top_tokens"]):
+            axes.text(
+                j,
+                i,
+                textwrap.shorten(drawable(token) or "(space)", 11, placeholder="..."),
+                ha="center",
+                va="center",
+                fontsize=6,
+                color="white" if probability[i, j] > 0.6 else "black",
+                fontweight="bold" if token and token in row["letters"] else "normal",
+                parse_math=False,
+            )
+    axes.set_xticks(range(k), [str(rank + 1) for rank in range(k)])
+    axes.set_yticks(range(layers), [str(row["layer"] + 1) for row in rows])
+    axes.tick_params(labelsize=7, length=0)
+    axes.set_xlabel("rank")
+    axes.set_ylabel(LAYER)
+    figure.colorbar(image, ax=axes, label="probability", aspect=30)
+    said = (
+        f"sample {drawable(str(sample))}: answer {drawable(rows[-1]['base_answer'])}, "
+        f"true option {rows[-1]['true_answer']}; {FORMS[True]}; option letters in bold"
+    )
+    headline(figure, "Most probable next tokens", said, table)
+    return figure

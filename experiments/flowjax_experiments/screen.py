@@ -1,246 +1,309 @@
 """Screening by gradient: which edge, layer and head matter, before any knockout is run.
 
 One gradient per sample predicts the effect of every knockout of one edge in one layer and head;
-the largest are then checked by the knockouts themselves, beside as many drawn at random.
+the largest are then checked by the knockouts themselves, beside as many drawn at random. The check
+is a run of its own in the folder `exact`.
 """
 
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.figure import Figure
 
-from flowjax.asked.asked import Asked as AskedPrompt
-from flowjax.compilation import use_persistent_cache
+from flowjax.asked.asked import Asked
 from flowjax.data.sample import Sample
-from flowjax.errors import FlowjaxError
-from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance
-from flowjax.report.screen import Screened, agreement, draw_screen, screened
-from flowjax.runs.each_sample import Chosen, each_sample, is_chosen
-from flowjax.screen.choose import Choice, choose, mean_effects, predictions
+from flowjax.report.arrays import distinct
+from flowjax.report.canvas import arrow, caption, headline, inner_legend, sheet
+from flowjax.report.marks import COLOURS, LAYER, Points, draw_heat, draw_points
+from flowjax.report.statistics import Interval, mean_interval, rank_correlation
+from flowjax.report.table import LAYER as LAYER_TITLE
+from flowjax.report.table import Table, judged
+from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Rows, Work
+from flowjax.runs.columns import documented
+from flowjax.runs.finished import Run, read_run
+from flowjax.runs.run import analyse
+from flowjax.screen.choose import KEYS, Choice, Gate, choose, mean_effects, predictions
 from flowjax.screen.gradient import PARTS, edge_effects, edges_between, gate_effects
 from flowjax.sweeps.engine import planned
-from flowjax_experiments.columns import documented, shared_columns
-from flowjax_experiments.drawn import print_notes, print_paths
-from flowjax_experiments.printing import ends, print_table, yes
-from flowjax_experiments.selection import Selection
-from flowjax_experiments.summary import print_failures, read_results
 
-GROUPS = ("parts", "cells")
 EXACT = "exact"
-"""Folder of the exact knockouts in a run's folder: a run of its own."""
+"""Folder of the exact knockouts in a run's folder."""
 
-SHOWN = 20
-"""Gates in the printed table."""
+SHOWN, MOST_EDGES = 20, 40
+"""Gates in the printed table; edges drawn, those with the largest effects."""
+
+WHY = {"top": "largest predictions", "random": "drawn at random from the rest"}
 
 GATE = (
     ("edge", pa.string(), "the edge cut, source->target"),
     ("layer", pa.int32(), "the layer it is cut in, 0-based"),
     ("head", pa.int32(), "the head it is cut in, 0-based; -1 for all"),
 )
-SCHEMA = documented(
-    *GATE,
-    ("predicted", pa.float64(), "first-order change of the base answer's log-probability, nats"),
-    ("base_probability", pa.float64(), "probability of the base answer, 0 to 1"),
-)
-"""Rows of the run: every gate of every sample."""
-
-EXACT_SCHEMA = documented(
-    *GATE,
-    ("chosen", pa.string(), "top: among the largest mean predictions; random: from the rest"),
-    ("predicted", pa.float64(), "first-order change of the base answer's log-probability, nats"),
-    ("exact", pa.float64(), "its change by the knockout, nats"),
-    ("base_probability", pa.float64(), "probability of the base answer, 0 to 1"),
-    ("new_probability", pa.float64(), "the same with the knockout"),
-)
-"""Rows of the run in `exact`: the gates that were checked."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """As the command line gives it.
+class Screen(Analysis):
+    """Predict the effect of every edge, layer and head from one gradient; check the largest."""
 
-    top: gates checked by exact knockouts, and as many random ones.
-    heads: one gate per head, or one for all.
-    groups: "parts" (system, video, instruction, question, last) or "cells".
-    """
-
-    model: Path
-    questions: Selection
-    top: int
-    heads: bool
-    groups: str
-
-
-def run(asked: Asked, out: Path, *, overwrite: bool) -> list[Screened]:
-    """Screen the questions (by default those answered correctly), check, draw and print.
-
-    Raises:
-        FlowjaxError: a bad input.
-    """
-    use_persistent_cache()
-    if asked.groups not in GROUPS:
-        raise FlowjaxError(f"--groups {asked.groups!r}: choose one of {', '.join(GROUPS)}")
-    if asked.top < 2:
-        raise FlowjaxError(f"--top {asked.top}: give at least 2 gates")
-    samples = asked.questions.read()
-    loaded = load_model(asked.model)
-    chosen = asked.questions.chosen("correct")
-    strict = asked.questions.strict or asked.questions.one
-
-    def measure(prepared: AskedPrompt, advance: Advance) -> pa.Table | None:
-        del advance
-        return rows_of(loaded, prepared, heads=asked.heads, groups=asked.groups, chosen=chosen)
-
-    every = {"heads": asked.heads, "groups": asked.groups, "chosen": chosen}
-    each_sample(
-        loaded,
-        samples,
-        measure,
-        out,
-        schema=SCHEMA,
-        settings={"experiment": "screen", **every},
-        strict=strict,
-        overwrite=overwrite,
+    SCHEMA = documented(
+        *GATE,
+        ("predicted", pa.float64(), "first-order change of the answer's log-probability, nats"),
+        ("base_probability", pa.float64(), "probability of the base answer, 0 to 1"),
     )
-    _check(loaded, samples, out, top=asked.top, strict=strict)
-    return report(out)
+    CHOSEN = "correct"
 
+    top: Annotated[
+        int,
+        Option("Gates checked by exact knockouts, and as many at random.", least=2, decides=False),
+    ] = 50
+    heads: Annotated[
+        bool, Option("A gate for each head, or one for all.", "--heads/--no-heads")
+    ] = True
+    groups: Annotated[
+        Literal["parts", "cells"],
+        Option("parts (system, video, instruction, question, last) or cells."),
+    ] = "parts"
 
-def rows_of(
-    loaded: LoadedModel,
-    prepared: AskedPrompt,
-    *,
-    heads: bool = True,
-    groups: str = "parts",
-    chosen: Chosen = "all",
-) -> pa.Table | None:
-    """The predicted effect of every gate of a sample; None if its answer is not the one chosen."""
-    layout = prepared.prompt.layout
-    effects = gate_effects(loaded.model.decoder, prepared.embedded, layout, heads=heads)
-    base_id = int(np.argmax(effects.logits))
-    if not is_chosen(chosen, prepared.is_correct(base_id)):
-        return None
-    edges = edges_between(layout, PARTS if groups == "parts" else layout.cells)
-    predicted = edge_effects(effects, layout, edges)
-    layer, head, edge = np.indices(predicted.shape)
-    size = predicted.size
-    shared = shared_columns(loaded, prepared, base_id)
-    columns = {name: pa.repeat(value, size) for name, value in shared.items()}
-    columns |= {
-        "edge": pa.array(np.array([str(edge) for edge in edges])[edge.ravel()]),
-        "layer": pa.array(layer.ravel().astype(np.int32)),
-        "head": pa.array((head if heads else head - 1).ravel().astype(np.int32)),
-        "predicted": pa.array(predicted.ravel()),
-        "base_probability": pa.repeat(float(jax.nn.softmax(effects.logits)[base_id]), size),
-    }
-    return pa.table(columns, schema=SCHEMA)
+    def start(self, loaded: LoadedModel, samples: Sequence[Sample], chosen: Chosen) -> Work:
+        """One gradient for every sample."""
 
+        def measure(asked: Asked, _: Advance) -> Measured:
+            effects = gate_effects(asked.decoder, asked.embedded, asked.layout, heads=self.heads)
+            answer = int(np.argmax(effects.logits))
 
-def _check(
-    loaded: LoadedModel, samples: tuple[Sample, ...], run: Path, *, top: int, strict: bool
-) -> None:
-    """Run the exact knockouts of the gates that the run's rows single out."""
-    table = read_results(run)
-    choices = choose(mean_effects(table), top)
-    predicted = predictions(table, [choice.gate for choice in choices])
+            def rows() -> Rows:
+                among = PARTS if self.groups == "parts" else asked.layout.cells
+                edges = edges_between(asked.layout, among)
+                predicted = edge_effects(effects, asked.layout, edges)
+                layer, head, edge = (index.ravel() for index in np.indices(predicted.shape))
+                base = float(jax.nn.softmax(effects.logits)[answer])
+                return {
+                    "edge": pa.array(np.array([str(edge) for edge in edges])[edge]),
+                    "layer": pa.array(layer.astype(np.int32)),
+                    "head": pa.array((head if self.heads else head - 1).astype(np.int32)),
+                    "predicted": pa.array(predicted.ravel()),
+                    "base_probability": pa.repeat(base, predicted.size),
+                }
 
-    def measure(prepared: AskedPrompt, advance: Advance) -> pa.Table:
-        del advance
-        of_sample = predicted[prepared.sample.sample_id]
-        checked = [
-            (choice, of_sample[choice.gate]) for choice in choices if choice.gate in of_sample
-        ]
-        return _exact_rows(loaded, prepared, checked)
+            return Measured(answer, rows)
 
-    each_sample(
-        loaded,
-        [sample for sample in samples if sample.sample_id in predicted],
-        measure,
-        run / EXACT,
-        schema=EXACT_SCHEMA,
-        settings={
-            "experiment": "screen/exact",
-            "top": top,
-            "gates": [list(choice.gate) for choice in choices],
-        },
-        strict=strict,
-    )
+        return Work(measure)
 
+    def finish(self, run: Run, loaded: LoadedModel, samples: Sequence[Sample]) -> None:
+        """Run the exact knockouts of the gates that the rows single out."""
+        choices = choose(mean_effects(run.rows), self.top)
+        predicted = predictions(run.rows, [choice.gate for choice in choices])
+        exact = Exact(choices, predicted)
+        some = [sample for sample in samples if sample.sample_id in predicted]
+        analyse(exact, loaded, some, run.path / EXACT, chosen="all")
 
-def _exact_rows(
-    loaded: LoadedModel, prepared: AskedPrompt, checked: list[tuple[Choice, float]]
-) -> pa.Table:
-    answers = planned(
-        loaded.model.decoder,
-        prepared.embedded,
-        prepared.prompt.layout,
-        [choice.gate.knockout for choice, _ in checked],
-    )
-    base_id = int(jnp.argmax(answers.base))
-    base = float(jax.nn.log_softmax(answers.base)[base_id])
-    new = np.asarray(jax.nn.log_softmax(answers.collect(len(checked)))[:, base_id], np.float64)
-    shared = shared_columns(loaded, prepared, base_id)
-    rows = [
-        {
-            **shared,
-            **choice.gate._asdict(),
-            "chosen": choice.why,
-            "predicted": value,
-            "exact": float(log_p - base),
-            "base_probability": float(np.exp(base)),
-            "new_probability": float(np.exp(log_p)),
-        }
-        for (choice, value), log_p in zip(checked, new, strict=True)
-    ]
-    return pa.Table.from_pylist(rows, EXACT_SCHEMA)
-
-
-def report(run: Path) -> list[Screened]:
-    """Draw the figures of a finished run and print its largest effects, predicted and exact.
-
-    Raises:
-        FlowjaxError: see `read_results`.
-    """
-    table, exact = read_results(run), read_results(run / EXACT)
-    figures = draw_screen(table, exact, run / "figures")
-    found = screened(exact)
-    top = [gate for gate in found if gate.chosen == "top"]
-    samples = len(table["sample_id"].unique())
-    gates = table.select(["edge", "layer", "head"]).group_by(["edge", "layer", "head"])
-    count = gates.aggregate([]).num_rows
-    print(f"{samples} samples, {count} gates: one for each edge, layer and head")
-    print_notes(table)
-    print_table(
-        "Largest predicted effects of a knockout on the answer's log-probability (nats)",
-        ["edge cut"],
-        ["layer", "head", "n", "predicted", "exact", "95% interval", "excludes 0"],
-        [
+    @staticmethod
+    def report(run: Run) -> Report:
+        """The largest effects, predicted and exact."""
+        exact = read_run(run.path / EXACT)
+        found = screened(exact.rows)
+        top = [gate for gate in found if gate.chosen == "top"]
+        samples, gates = len(run.rows["sample_id"].unique()), len(distinct(run.rows, *KEYS))
+        rows = [
             [
                 at.gate.edge,
                 str(at.gate.layer + 1),
                 "all" if at.gate.head < 0 else str(at.gate.head),
                 str(at.exact.n),
                 f"{at.predicted.mean:+.4f}",
-                f"{at.exact.mean:+.4f}",
-                ends(at.exact, "+.4f"),
-                yes(at.exact.excludes_zero),
+                *judged(at.exact, "+.4f"),
             ]
             for at in top[:SHOWN]
-        ],
-    )
-    effects = sum(at.exact.excludes_zero for at in top)
-    print(f"{effects} of the {len(top)} largest have an exact effect whose interval excludes 0")
-    for why, what in (("top", "largest"), ("random", "random")):
-        of_kind = agreement(found, why)
-        print(
-            f"rank correlation of predicted and exact means, {of_kind.gates} {what} gates: "
-            f"{of_kind.rank:+.3f}"
+        ]
+        titles = [LAYER_TITLE, "head (from 0)", "n", "predicted", "exact"]
+        table = Table(
+            "Largest predicted effects of a knockout on the answer's log-probability (nats)",
+            ["edge cut"],
+            [*titles, "95% interval", "excludes 0"],
+            rows,
         )
-    print_failures(run)
-    print_paths(run, table, figures)
-    print(f"rows     {run / EXACT / 'results.parquet'} ({exact.num_rows})")
-    return found
+        effects = sum(at.exact.excludes_zero for at in top)
+        parts = [
+            f"{samples} samples, {gates} gates: one for each edge, layer and head",
+            table,
+            f"{effects} of the {len(top)} largest have an exact effect whose interval excludes 0",
+        ]
+        for why, what in (("top", "largest"), ("random", "random")):
+            of_kind = agreement(found, why)
+            parts.append(
+                f"rank correlation of predicted and exact means, {of_kind.gates} {what} gates: "
+                f"{of_kind.rank:+.3f}"
+            )
+        figures = {"gates": _map(run.rows), "predicted-and-exact": _scatter(exact.rows)}
+        return Report(parts, figures, {"exact": run.path / EXACT / "results.parquet"})
+
+
+@dataclass(frozen=True)
+class Exact(Analysis):
+    """The knockouts of gates that a screening singled out: its second run, and no command."""
+
+    SCHEMA = documented(
+        *GATE,
+        ("chosen", pa.string(), "top: among the largest mean predictions; random: from the rest"),
+        ("predicted", pa.float64(), "first-order change of the answer's log-probability, nats"),
+        ("exact", pa.float64(), "its change by the knockout, nats"),
+        ("base_probability", pa.float64(), "probability of the base answer, 0 to 1"),
+        ("new_probability", pa.float64(), "the same with the knockout"),
+    )
+
+    choices: Annotated[tuple[Choice, ...], Option("The gates.", decides=False)]
+    predicted: Annotated[
+        Mapping[str, Mapping[Gate, float]], Option("Of each gate, by sample.", decides=False)
+    ]
+
+    @classmethod
+    def name(cls) -> str:
+        """Of its runs; there is no command."""
+        return f"{super().name()} {EXACT}"
+
+    def start(self, loaded: LoadedModel, samples: Sequence[Sample], chosen: Chosen) -> Work:
+        """Close each gate that the sample has."""
+
+        def measure(asked: Asked, _: Advance) -> Measured:
+            of_sample = self.predicted[asked.sample.sample_id]
+            checked = [choice for choice in self.choices if choice.gate in of_sample]
+            knockouts = [choice.gate.knockout for choice in checked]
+            answers = planned(asked.decoder, asked.embedded, asked.layout, knockouts)
+            answer = int(jnp.argmax(answers.base))
+
+            def rows() -> Rows:
+                base = float(jax.nn.log_softmax(answers.base)[answer])
+                new = jax.nn.log_softmax(answers.collect(len(checked)))[:, answer]
+                return [
+                    {
+                        **choice.gate._asdict(),
+                        "chosen": choice.why,
+                        "predicted": of_sample[choice.gate],
+                        "exact": float(log_p - base),
+                        "base_probability": float(np.exp(base)),
+                        "new_probability": float(np.exp(log_p)),
+                    }
+                    for choice, log_p in zip(checked, np.asarray(new, np.float64), strict=True)
+                ]
+
+            return Measured(answer, rows)
+
+        gates = [list(choice.gate) for choice in self.choices]
+        return Work(measure, {"gates": gates})
+
+
+@dataclass(frozen=True)
+class Screened:
+    """A gate that was checked: means over samples, in nats of the answer's log-probability."""
+
+    gate: Gate
+    chosen: str
+    predicted: Interval
+    exact: Interval
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Rank correlation of the means predicted and exact over some gates (NaN for fewer than 2)."""
+
+    gates: int
+    rank: float
+
+
+def screened(exact: pa.Table) -> list[Screened]:
+    """Means of the gates that were checked, in the order in which they were chosen."""
+    found = []
+    for edge, layer, head, why in distinct(exact, *KEYS, "chosen"):
+        at = [
+            pc.field(name) == value for name, value in zip(KEYS, (edge, layer, head), strict=True)
+        ]
+        rows = exact.filter(at[0] & at[1] & at[2])
+        intervals = (mean_interval(rows[name].to_numpy()) for name in ("predicted", "exact"))
+        found.append(Screened(Gate(edge, layer, head), why, *intervals))
+    # A gate that the first sample lacks was met late.
+    rank = {"top": 0, "random": 1}
+    return sorted(found, key=lambda at: (rank[at.chosen], -abs(at.predicted.mean)))
+
+
+def agreement(found: Sequence[Screened], chosen: str) -> Agreement:
+    """How alike predicted and exact means rank the gates chosen for one reason."""
+    some = [at for at in found if at.chosen == chosen]
+    predicted = np.array([at.predicted.mean for at in some])
+    exact = np.array([at.exact.mean for at in some])
+    return Agreement(len(some), rank_correlation(predicted, exact))
+
+
+def _scatter(exact: pa.Table) -> Figure:
+    figure, (axes,) = sheet(width=5.6, height=5.2)
+    found = screened(exact)
+    for index, (why, said) in enumerate(WHY.items()):
+        some = [at for at in found if at.chosen == why]
+        of_kind = agreement(found, why)
+        label = f"{of_kind.gates} {said}: rank correlation {of_kind.rank:+.2f}"
+        points = Points(
+            label,
+            [at.predicted.mean for at in some],
+            [at.exact for at in some],
+            COLOURS[index],
+            "os"[index],
+        )
+        face = COLOURS[index] if index == 0 else "white"
+        draw_points(axes, points, markersize=4, markerfacecolor=face, zorder=2 + index)
+    same = {"color": "0.5", "linewidth": 0.8, "linestyle": "--", "label": "exact = predicted"}
+    axes.axline((0, 0), slope=1, **same)
+    axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
+    axes.set_xlabel("predicted by the gradient (nats)")
+    axes.set_ylabel("exact knockout (nats)")
+    inner_legend(axes)
+    samples = len(exact["sample_id"].unique())
+    said = f"n = {samples}; a point is one edge in one layer and head"
+    said += "; bar: 95% bootstrap interval" if samples > 1 else "; one sample: no interval"
+    headline(figure, "Change of the answer's log-probability by a knockout", said, exact)
+    return figure
+
+
+def _map(table: pa.Table) -> Figure:
+    """Edges by layers, summed over heads; beside it, layers by heads, the largest of any edge."""
+    effects = mean_effects(table)
+    edges = list(dict.fromkeys(table["edge"].to_pylist()))
+    layers = max(gate.layer for gate in effects) + 1
+    heads = max(gate.head for gate in effects) + 1
+    by_edge = np.zeros((len(edges), layers))
+    by_head = np.zeros((max(heads, 1), layers))
+    place = {edge: index for index, edge in enumerate(edges)}
+    for gate, value in effects.items():
+        by_edge[place[gate.edge], gate.layer] += value
+        at = max(gate.head, 0), gate.layer
+        by_head[at] = max(by_head[at], value, key=abs)
+    shown = np.sort(np.argsort(-np.abs(by_edge).max(axis=1), kind="stable")[:MOST_EDGES])
+    figure, panels = sheet(
+        2 if heads else 1,
+        width=9 if heads else 6.5,
+        height=1.9 + 0.17 * max(len(shown), heads),
+    )
+    labels = [textwrap.shorten(arrow(edges[index]), 45, placeholder=" ...") for index in shown]
+    left = "every edge" if len(shown) == len(edges) else f"the {len(shown)} edges that do most"
+    drawn = [(by_edge[shown], labels, f"{left}, in all heads at once")]
+    if heads:
+        said = "every head (from 0): its edge that does most"
+        drawn.append((by_head, list(map(str, range(heads))), said))
+    for axes, (values, names, said) in zip(panels, drawn, strict=True):
+        figure.colorbar(draw_heat(axes, values, names), ax=axes, aspect=30)
+        axes.set_xlabel(LAYER)
+        caption(axes, said)
+    if heads:
+        panels[1].set_ylabel("head")
+    samples = len(table["sample_id"].unique())
+    said = f"nats of log-probability, mean over n = {samples}; first order, from one gradient each"
+    headline(figure, "Predicted effect of cutting an edge in one layer", said, table)
+    return figure

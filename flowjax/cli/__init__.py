@@ -6,26 +6,18 @@ from typing import Annotated
 
 import typer
 
-from flowjax.cli import (
-    anchor,
-    bench,
-    compare,
-    convert,
-    diagnose,
-    evaluate,
-    exit,
-    generate,
-    lens,
-    pathways,
-    screen,
-    sweep,
-)
+from flowjax.cli import bench
+from flowjax.cli.analyses import AnalysisGroup, figures
+from flowjax.cli.convert import convert
 from flowjax.cli.demo import demo
+from flowjax.cli.generate import generate
+from flowjax.cli.make_shapes import make_shapes
 from flowjax.errors import FlowjaxError
 from flowjax.platforms import skip_absent_tpu
 from flowjax.version import __version__
 
 app = typer.Typer(
+    cls=AnalysisGroup,
     name="flowjax",
     help="Where in a VideoLLM does the answer come from?",
     no_args_is_help=True,
@@ -33,22 +25,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(convert.convert)
-app.command()(sweep.sweep)
-app.command()(sweep.figures)
-app.command()(evaluate.evaluate)
-app.command()(generate.generate)
-app.command()(lens.probability)
-app.command()(lens.lens)
-app.command()(lens.attention)
-app.command()(anchor.anchor)
-app.command()(compare.compare)
-app.command()(screen.screen)
-app.command()(diagnose.diagnose)
-app.command("exit")(exit.early_exit)
-app.command("make-shapes")(evaluate.make_shapes)
+pathways = typer.Typer(cls=AnalysisGroup, help="Which edges an answer needs.", no_args_is_help=True)
+app.command()(convert)
+app.command()(figures)
+app.command()(generate)
+app.command("make-shapes")(make_shapes)
 app.command()(demo)
-app.add_typer(pathways.app, name="pathways")
+app.add_typer(pathways, name="pathways")
 app.add_typer(bench.app, name="bench")
 
 

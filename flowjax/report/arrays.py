@@ -1,10 +1,11 @@
 """Rows of results as arrays with an axis of samples."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Float
 
 from flowjax.errors import FlowjaxError
@@ -24,12 +25,16 @@ class BySample:
     values: Float[np.ndarray, "samples *axes"]
 
 
-def by_sample(table: pa.Table, column: str, *others: str) -> BySample:
-    """A number per sample and value of the other columns.
+def by_sample(
+    table: pa.Table, column: str, *others: str, several: Literal["mean", "sum"] | None = None
+) -> BySample:
+    """A number per sample and value of the other columns, whatever the order of the rows.
+
+    several: what becomes of several rows in one place; None refuses them.
 
     Raises:
-        FlowjaxError: no rows, a sample without a row for some values, or a number that is not
-            finite.
+        FlowjaxError: no rows, a sample without a row for some values or with several, or a number
+            that is not finite.
     """
     if not table.num_rows:
         raise FlowjaxError("the results hold no rows to draw")
@@ -43,14 +48,29 @@ def by_sample(table: pa.Table, column: str, *others: str) -> BySample:
         axes.append(tuple(values.tolist()))
         indices.append(index)
     shape = (len(samples), *map(len, axes))
-    out, seen = np.full(shape, np.nan), np.zeros(shape, bool)
-    out[tuple(indices)] = table[column].to_numpy(zero_copy_only=False)
-    seen[tuple(indices)] = True
-    for where, what in ((~seen, "no result"), (~np.isfinite(out), "no finite number")):
+    out, seen = np.zeros(shape), np.zeros(shape, int)
+    numbers = table[column].to_numpy(zero_copy_only=False).astype(np.float64)
+    np.add.at(out, tuple(indices), numbers)
+    np.add.at(seen, tuple(indices), 1)
+    problems = [(seen == 0, "no result"), (~np.isfinite(out), "no finite number")]
+    if several is None:
+        problems.append((seen > 1, "several results"))
+    for where, what in problems:
         for sample, *rest in np.argwhere(where)[:1]:
             at = ", ".join(
                 f"{other} {axis[index]}"
                 for other, axis, index in zip(others, axes, rest, strict=True)
             )
             raise FlowjaxError(f"sample {samples[sample]!r} has {what} in {column} for {at}")
-    return BySample(samples, tuple(axes), out)
+    return BySample(samples, tuple(axes), out / seen if several == "mean" else out)
+
+
+def distinct(table: pa.Table, *columns: str) -> list[tuple[Any, ...]]:
+    """The different values that some columns have together, in the order in which they occur."""
+    return list(dict.fromkeys(zip(*(table[name].to_pylist() for name in columns), strict=True)))
+
+
+def grouped(table: pa.Table, column: str) -> dict[Any, pa.Table]:
+    """The rows of every value of a column, in the order in which values occur."""
+    values = dict.fromkeys(table[column].to_pylist())
+    return {value: table.filter(pc.field(column) == value) for value in values}

@@ -1,26 +1,45 @@
-"""What figures share: saving, titles, lines over layers, text that the font can draw."""
+"""What figures share: size, title and notes, legends, files, text that the font can draw."""
 
 import functools
+import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.ticker import MaxNLocator
 
 from flowjax.files import atomically
-from flowjax.report.figures import COLOURS, LINES, MARKERS
-from flowjax.report.statistics import bootstrap_mean
 
 INTERVAL = "band: 95% bootstrap interval over samples"
 NOT_IN_FONT = "\N{WHITE SQUARE}"
+DOTS = 200
+"""Per inch."""
+
+
+def sheet(
+    panels: int = 1,
+    *,
+    width: float = 6.5,
+    height: float = 4.2,
+    across: int | None = None,
+    ratios: Sequence[float] | None = None,
+    share_y: bool = False,
+    dots: int = DOTS,
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `width` x `height` inches with panels, `across` in a row (all by default)."""
+    columns = min(across or panels, panels)
+    figure = Figure(figsize=(width, height), dpi=dots, layout="constrained")
+    grid = figure.subplots(
+        math.ceil(panels / columns), columns, squeeze=False, sharey=share_y, width_ratios=ratios
+    )
+    every: list[Axes] = list(grid.flat)
+    for axes in every[panels:]:
+        axes.set_axis_off()
+    return figure, every[:panels]
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
@@ -35,13 +54,13 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
-def head(figure: Figure, title: str, subtitle: str, table: pa.Table) -> None:
+def headline(figure: Figure, title: str, subtitle: str, table: pa.Table) -> None:
     """Title, and under it what to know: the model, its note, and `subtitle`."""
     models = ", ".join(table["model"].unique().to_pylist())
     notes = [note for note in table["model_note"].unique().to_pylist() if note]
     width = int(figure.get_figwidth() * 13)
     lines = [textwrap.fill(f"{title}: {drawable(models)}", width)]
-    small = [textwrap.fill(text, width) for text in (subtitle, *map(drawable, notes))]
+    small = [textwrap.fill(text, width) for text in (subtitle, *map(drawable, notes)) if text]
     figure.suptitle("\n".join([*lines, *small]), fontsize=9, parse_math=False)
 
 
@@ -50,58 +69,33 @@ def count_of(samples: int) -> str:
     return f"n = {samples}; {INTERVAL}" if samples > 1 else "one sample: no interval"
 
 
-@dataclass(frozen=True, eq=False)
-class Line:
-    """A curve over layers: one row of values per sample.
-
-    style: which colour, dash and marker; the same number is the same everywhere.
-    """
-
-    label: str
-    values: Float[np.ndarray, "samples layers"]
-    style: int
-
-
-def draw_lines(axes: Axes, layers: Sequence[int], lines: Sequence[Line]) -> None:
-    """Means over samples with their intervals; `layers` are 0-based and drawn from 1."""
-    x = np.array(layers) + 1
-    for line in lines:
-        mean, low, high = bootstrap_mean(line.values)
-        colour = COLOURS[line.style % len(COLOURS)]
-        if len(line.values) > 1:
-            axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.plot(
-            x,
-            mean,
-            color=colour,
-            linestyle=LINES[line.style % len(LINES)],
-            marker=MARKERS[line.style % len(MARKERS)],
-            markersize=4,
-            linewidth=1.6,
-            label=line.label,
-        )
-    axes.set_xlabel("layer")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.margins(x=0.02)
-    tidy(axes)
-
-
-def tidy(axes: Axes) -> None:
-    """A light grid and no box."""
-    axes.grid(axis="y", color="0.9", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+def caption(axes: Axes, text: str) -> None:
+    """A small title of one panel."""
+    axes.set_title(drawable(text), fontsize=8, color="0.3", parse_math=False)
 
 
 def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
     """The legend of an axes, below the figure."""
     handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        return
     box = figure.legend(
         handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False
     )
     for text in box.get_texts():
         text.set_parse_math(False)
+
+
+def inner_legend(axes: Axes) -> None:
+    """The legend of an axes, inside it where there is room."""
+    box = axes.legend(fontsize=7, frameon=False, loc="best")
+    for text in box.get_texts():
+        text.set_parse_math(False)
+
+
+def arrow(edge: str) -> str:
+    """An edge, or several, as figures name it: `frame_0->last` with an arrow and spaces."""
+    return drawable(edge.replace("->", " \N{RIGHTWARDS ARROW} ").replace("_", " "))
 
 
 def drawable(text: str) -> str:

@@ -11,10 +11,15 @@ import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
 from flowjax.errors import FlowjaxError
+from flowjax.report.arrays import by_sample, distinct
 from flowjax.report.statistics import Interval, bootstrap_mean
+from flowjax.report.table import LAYER, Table, judged
+
+SHOWN = 20
+"""Edges in a printed summary, those with the largest change first."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curve:
     """One edge of an edge set.
 
@@ -41,7 +46,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Strongest:
-    """The window of an edge whose mean change is largest in size."""
+    """The window (its centre from 1) of an edge whose mean change is largest in size."""
 
     edge_set: str
     edge: str
@@ -58,39 +63,20 @@ def curves(table: pa.Table) -> Iterator[Curve]:
     """
     if not table.num_rows:
         raise FlowjaxError("the results hold no rows to draw")
-    keys = ["edge_set", "edge", "head"]
-    for row in table.select(keys).group_by(keys, use_threads=False).aggregate([]).to_pylist():
+    keys = ("edge_set", "edge", "head")
+    for key in distinct(table, *keys):
         of_edge = functools.reduce(
-            operator.and_, (pc.field(name) == value for name, value in row.items())
+            operator.and_, (pc.field(name) == value for name, value in zip(keys, key, strict=True))
         )
-        chosen = table.filter(of_edge).sort_by(
-            [("sample_id", "ascending"), ("centre", "ascending")]
-        )
-        layers = np.unique(chosen["centre"].to_numpy())
-        values = chosen["relative_change"].to_numpy()
-        if (
-            len(values) % len(layers)
-            or (chosen["centre"].to_numpy().reshape(-1, len(layers)) != layers).any()
-        ):
-            raise FlowjaxError(f"edge {row['edge']!r}: a sample has no result for some window")
-        values = values.reshape(-1, len(layers))
-        for sample, layer in np.argwhere(~np.isfinite(values))[:1]:
-            name = chosen["sample_id"][int(sample) * len(layers)].as_py()
-            raise FlowjaxError(
-                f"edge {row['edge']!r}: sample {name!r} has the relative change "
-                f"{values[sample, layer]} at layer {layers[layer] + 1}; it must be a finite number"
-            )
-        mean, low, high = bootstrap_mean(values)
-        yield Curve(
-            row["edge_set"],
-            row["edge"],
-            row["head"],
-            layers + 1,
-            mean,
-            low,
-            high,
-            len(values),
-        )
+        chosen = table.filter(of_edge).sort_by("sample_id")
+        try:
+            found = by_sample(chosen, "relative_change", "centre")
+        except FlowjaxError as error:
+            raise FlowjaxError(f"edge {key[1]!r}: {error}") from None
+        mean, low, high = bootstrap_mean(found.values)
+        layer = np.array(found.axes[0]) + 1
+        edge_set, edge, head = key
+        yield Curve(edge_set, edge, head, layer, mean, low, high, len(found.samples))
 
 
 def strongest(table: pa.Table) -> list[Strongest]:
@@ -102,3 +88,15 @@ def strongest(table: pa.Table) -> list[Strongest]:
         interval = Interval(curve.samples, *ends)
         rows.append(Strongest(curve.edge_set, curve.label, int(curve.layer[at]), interval))
     return rows
+
+
+def strongest_table(title: str, table: pa.Table) -> list[Table | str]:
+    """What is printed of the edges whose windows change most."""
+    rows = sorted(strongest(table), key=lambda row: -abs(row.interval.mean))
+    cells = [
+        [row.edge_set, row.edge, str(row.layer), *judged(row.interval, "+.1f")]
+        for row in rows[:SHOWN]
+    ]
+    numbers = [LAYER, "change %", "95% interval", "excludes 0"]
+    more = [f"... and {len(rows) - SHOWN} more edges"] if len(rows) > SHOWN else []
+    return [Table(title, ["edge set", "edge cut"], numbers, cells), *more]

@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from flowjax.errors import FlowjaxError
-from flowjax.report.canvas import INTERVAL, save_figure, tidy
+from flowjax.report.canvas import INTERVAL, save_figure
 from flowjax.report.curves import curves
-from flowjax.report.figures import COLOURS
+from flowjax.report.marks import COLOURS, tidy
 
 DASHES = ("-", "--", ":")
 """One for each model."""
@@ -45,7 +45,7 @@ def draw_pair(tables: Mapping[str, pa.Table], path: Path) -> Path:
         for axes, edge_set in zip(row, edge_sets, strict=True):
             edges = _panel(axes, tables, task, edge_set)
             if number == len(tasks):
-                axes.set_xlabel("layer (centre of the window)")
+                axes.set_xlabel("layer from 1 (centre of the window)")
                 _edges_legend(axes, edges)
         row[0].set_ylabel(f"{task.replace('_', ' ')}\nchange (%)", fontsize=8)
     for axes, edge_set in zip(grid[0], edge_sets, strict=True):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,6 +16,7 @@ from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance, progress_bar
+from flowjax.runs.selection import Chosen
 from flowjax.runs.settings import model_settings, sample_settings
 from flowjax.runs.store import RunStore
 
@@ -26,9 +27,6 @@ Measure = Callable[[Asked, Advance], pa.Table | None]
 
 It may call `advance` with parts of 1 while it works.
 """
-
-Chosen = Literal["correct", "wrong", "all"]
-"""Which samples count, by the model's answer to them."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,7 @@ def each_sample(
     schema: pa.Schema,
     settings: Mapping[str, Any],
     order: str = AS_IS,
+    is_open: bool = False,
     strict: bool = False,
     overwrite: bool = False,
 ) -> Results:
@@ -75,6 +74,7 @@ def each_sample(
         schema: of the rows.
         settings: what decides the results beside model and samples, as JSON values.
         order: of every video's frames; see `frame_order`.
+        is_open: whether the true answers need not be known.
         strict: a sample that cannot be read ends the run.
         overwrite: replace another run there.
 
@@ -88,11 +88,18 @@ def each_sample(
         **settings,
         "frames": order,
     }
+
+    def ask(index: int) -> Asked:
+        if samples[index].question.answer is None and not is_open:
+            name = samples[index].sample_id
+            raise FlowjaxError(f"sample {name!r}: the true option is not known")
+        return ask_sample(loaded, samples[index], order=order)
+
     store = RunStore(out, everything, len(samples), schema=schema, overwrite=overwrite)
     done = store.done
     todo = [index for index in range(len(samples)) if index not in done]
     with progress_bar("samples", len(samples), done=len(done)) as advance:
-        for index, pending in _ahead(loaded, samples, todo, order):
+        for index, pending in _ahead(todo, ask):
             try:
                 prepared = pending.result()
             except FlowjaxError as error:
@@ -123,21 +130,20 @@ def each_sample(
     return Results(rows, failures, len(samples))
 
 
-def _answerable(loaded: LoadedModel, sample: Sample, *, order: str) -> Asked:
-    """A sample asked, whose answer must be known."""
-    if sample.question.answer is None:
-        raise FlowjaxError(f"sample {sample.sample_id!r}: the true option is not known")
-    return ask_sample(loaded, sample, order=order)
-
-
 def _ahead(
-    loaded: LoadedModel, samples: Sequence[Sample], indices: Sequence[int], order: str
+    loaded: LoadedModel,
+    samples: Sequence[Sample],
+    indices: Sequence[int],
+    order: str,
+    is_open: bool,
 ) -> Iterator[tuple[int, Future[Asked]]]:
     """Samples in order; the next is prepared in a thread while one is in use."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending: deque[tuple[int, Future[Asked]]] = deque()
         for index in indices:
-            pending.append((index, pool.submit(_answerable, loaded, samples[index], order=order)))
+            pending.append(
+                (index, pool.submit(_answerable, loaded, samples[index], order, is_open))
+            )
             if len(pending) > 1:
                 yield pending.popleft()
         yield from pending

@@ -151,6 +151,15 @@ def protocol(
     return Protocol(lines, width, style, parse_heads(heads))
 
 
+def fitting_width(layers: int) -> int:
+    """Layers of a window where none are asked for: the paper's 9, or less in a shallow model.
+
+    The largest odd number up to 9 and half of the layers.
+    """
+    half = max(1, layers // 2)
+    return min(9, half - 1 + half % 2)
+
+
 def parse_heads(text: str | None) -> tuple[int, ...] | Literal["all"] | None:
     """Read `"all"` or `"0,3,5"`.
 

@@ -1,9 +1,7 @@
-"""A sweep over samples: run an engine, read its answers out as rows."""
+"""A sweep of one sample: run an engine, read its answers out as rows."""
 
 from collections import deque
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -11,84 +9,58 @@ import numpy as np
 import pyarrow as pa
 
 from flowjax.asked.asked import Asked, true_token
-from flowjax.data.sample import Sample
-from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance
-from flowjax.runs.each_sample import Chosen, Results, each_sample, is_chosen
 from flowjax.sweeps.answers import Answers, Engine
 from flowjax.sweeps.engine import planned
 from flowjax.sweeps.protocol import Protocol
-from flowjax.sweeps.rows import SCHEMA, Outcome, read_out, result_table
+from flowjax.sweeps.rows import Outcome, read_out, result_table
 
 AHEAD = 2
 """Batches whose answers may be pending on the device while the host prepares the next."""
 
 
-def sweep(
-    loaded: LoadedModel,
-    samples: Sequence[Sample],
+def measure(
+    asked: Asked,
     protocol: Protocol,
-    out: Path,
     *,
-    chosen: Chosen = "all",
-    strict: bool = True,
-    overwrite: bool = False,
     engine: Engine = planned,
-) -> Results:
-    """Run a sweep and store its rows in the folder `out` (see `flowjax.runs.each_sample`).
+    advance: Advance = lambda part: None,
+) -> tuple[int, Callable[[], pa.Table]]:
+    """Ask a sample, and sweep it if its rows are wanted.
 
     Args:
-        loaded: the model.
-        samples: in the order of the results.
+        asked: the sample.
         protocol: edges and windows.
-        out: the run's folder.
-        chosen: sweep only the samples that the model answers correctly, or only the others.
-        strict: a sample that cannot be read ends the run; otherwise it is recorded and skipped.
-        overwrite: replace another run there.
         engine: how answers are computed.
+        advance: called with parts of 1.
 
     Returns:
-        All rows, with the schema `flowjax.sweeps.rows.SCHEMA`.
+        The model's most probable next token, and what runs the windows and makes their rows, with
+        the schema `flowjax.sweeps.rows.SCHEMA`.
 
     Raises:
-        FlowjaxError: a bad sample, edge, window or folder.
+        FlowjaxError: a bad edge or window.
     """
-    decoder = loaded.config.decoder
+    decoder = asked.decoder.config
+    layout = protocol.layout(asked.layout)
+    cells = protocol.cells(layout, decoder.layers, decoder.heads)
+    knockouts = [cell.knockout for cell in cells]
+    answers = engine(asked.decoder, asked.embedded, layout, knockouts)
 
-    def measure(prepared: Asked, advance: Advance) -> pa.Table | None:
-        layout = protocol.layout(prepared.prompt.layout)
-        cells = protocol.cells(layout, decoder.layers, decoder.heads)
-        answers = engine(
-            loaded.model.decoder,
-            prepared.embedded,
-            layout,
-            [cell.knockout for cell in cells],
-        )
-        base_id = int(jnp.argmax(answers.base))
-        if not is_chosen(chosen, prepared.is_correct(base_id)):
-            return None
-        outcome = _outcome(answers, true_token(prepared), len(cells), advance)
+    def rows() -> pa.Table:
+        outcome = _outcome(answers, true_token(asked), len(cells), advance)
         return result_table(
-            prepared,
+            asked,
             layout,
             protocol,
             cells,
             outcome,
-            loaded.tokenizer,
-            model=loaded.name,
-            note=loaded.note,
+            asked.model.tokenizer,
+            model=asked.model.name,
+            note=asked.model.note,
         )
 
-    return each_sample(
-        loaded,
-        samples,
-        measure,
-        out,
-        schema=SCHEMA,
-        settings={**protocol_settings(protocol), "chosen": chosen},
-        strict=strict,
-        overwrite=overwrite,
-    )
+    return int(jnp.argmax(answers.base)), rows
 
 
 def _outcome(answers: Answers, true_id: int, count: int, advance: Advance) -> Outcome:
@@ -113,13 +85,3 @@ def _outcome(answers: Answers, true_id: int, count: int, advance: Advance) -> Ou
     while pending:
         collect()
     return Outcome(int(base_id), float(base[0]), float(base_true[0]), new_id, new, new_true)
-
-
-def protocol_settings(protocol: Protocol) -> dict[str, Any]:
-    """Edges and windows, as JSON values for a run's manifest."""
-    return {
-        "edges": [f"{line.edge_set}: {'+'.join(map(str, line.edges))}" for line in protocol.edges],
-        "heads": protocol.heads,
-        "window": protocol.width,
-        "style": protocol.style,
-    }

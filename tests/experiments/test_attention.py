@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from flowjax_experiments.selection import Selection
 
 from flowjax.errors import FlowjaxError
 from flowjax_experiments.attention import SCHEMA, Asked, parse_layers, reading_of
-from flowjax_experiments.selection import Selection
 from tests.experiments.checks import assert_redrawn, assert_refused, rows_of
 
 LAYERS, HEADS = 8, 4

@@ -5,12 +5,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from flowjax.report.compare import cut_accuracies, paired_curves
 
 from flowjax.asked.asked import ask_sample
 from flowjax.data.tvbench import read_tvbench
 from flowjax.edges import Edge, Knockout
 from flowjax.models.checkpoint import load_model
-from flowjax.report.compare import cut_accuracies, paired_curves
 from flowjax.sweeps.reference import full_forwards
 from flowjax_convert.run import convert
 from flowjax_experiments.compare import SCHEMA

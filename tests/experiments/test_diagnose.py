@@ -3,12 +3,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from flowjax.report.diagnosis import Diagnosed, draw_diagnosis, shares
 
 from flowjax.asked.asked import ask_sample
 from flowjax.data.tvbench import read_tvbench
 from flowjax.edges import Edge, Knockout
 from flowjax.models.checkpoint import load_model
-from flowjax.report.diagnosis import Diagnosed, draw_diagnosis, shares
 from flowjax.report.statistics import difference_interval, proportion_interval
 from flowjax.sweeps.reference import full_forwards
 from flowjax_experiments.diagnose import SCHEMA

@@ -3,6 +3,9 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from flowjax.report.early_exit import TOLERANCES, Readings, judge
+from flowjax_experiments.early_exit import FRONTIER, SCHEMA
+from flowjax_experiments.halves import halves
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
@@ -12,10 +15,7 @@ from flowjax.data.tvbench import read_tvbench
 from flowjax.errors import FlowjaxError
 from flowjax.lens.early_exit import calibrate, exits, settled
 from flowjax.models.checkpoint import load_model
-from flowjax.report.early_exit import TOLERANCES, Readings, judge
 from flowjax.sweeps.reference import full_forwards
-from flowjax_experiments.early_exit import FRONTIER, SCHEMA
-from flowjax_experiments.halves import halves
 
 
 @pytest.fixture(scope="module")

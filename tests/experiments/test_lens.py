@@ -3,9 +3,9 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from flowjax.report.lens import word_shares
 
 from flowjax.lens.words import KINDS
-from flowjax.report.lens import word_shares
 from flowjax_experiments.lens import SCHEMA
 from tests.experiments.checks import assert_redrawn, assert_refused, rows_of, settings_of
 

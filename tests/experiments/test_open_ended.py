@@ -5,6 +5,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from flowjax.report.anchor import draw_anchor
+from flowjax_experiments.open_ended import SCHEMA
 
 from flowjax.asked.asked import ask_sample
 from flowjax.data.prompt import Question
@@ -14,9 +16,7 @@ from flowjax.inference.anchor import continued, tokens_until
 from flowjax.inference.greedy import greedy
 from flowjax.models.checkpoint import load_model
 from flowjax.models.embedded import Embedded
-from flowjax.report.anchor import draw_anchor
 from flowjax.sweeps.reference import full_forwards
-from flowjax_experiments.open_ended import SCHEMA
 
 WINDOW = ["--window", 3, "--edges", "vql-to-ql"]
 

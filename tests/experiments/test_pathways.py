@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 import pytest
+from flowjax.report.pathways import MEASURES, against_random, conditions
+from flowjax_experiments.selection import Selection
 
 from flowjax.errors import FlowjaxError
 from flowjax.pathway import PRESETS, Pathway, default_pathway, write_pathway
-from flowjax.report.pathways import MEASURES, against_random, conditions
 from flowjax.report.statistics import mean_interval, paired_interval
 from flowjax_experiments.pathways import SCHEMA, Asked, pathways_of
-from flowjax_experiments.selection import Selection
 from tests.experiments.checks import assert_redrawn, assert_refused, rows_of, settings_of
 
 LAYERS = 8

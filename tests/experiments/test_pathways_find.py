@@ -4,9 +4,6 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-
-from flowjax.errors import FlowjaxError
-from flowjax.pathway import Pathway, read_pathway
 from flowjax.report.frontier import (
     Frontier,
     Point,
@@ -16,8 +13,11 @@ from flowjax.report.frontier import (
     mean_curves,
     span,
 )
-from flowjax.report.statistics import Interval
 from flowjax_experiments.halves import halves
+
+from flowjax.errors import FlowjaxError
+from flowjax.pathway import Pathway, read_pathway
+from flowjax.report.statistics import Interval
 from tests.report.tables import sweep_table
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from flowjax.report.probability import LayerProbability, emerges_at
+
 from flowjax.report.statistics import Interval
 from flowjax_experiments.probability import SCHEMA
 from tests.experiments.checks import assert_redrawn, assert_refused, rows_of, settings_of

@@ -4,13 +4,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from flowjax.report.screen import agreement, screened
 
 from flowjax.asked.asked import ask_sample
 from flowjax.data.tvbench import read_tvbench
 from flowjax.edges import Edge, Knockout
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
-from flowjax.report.screen import agreement, screened
 from flowjax.screen.choose import Gate, choose, mean_effects
 from flowjax.sweeps.reference import full_forwards
 from flowjax_experiments.screen import EXACT_SCHEMA, SCHEMA

@@ -3,13 +3,13 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from flowjax.report.attention import draw_attention, video_attention
+from flowjax.report.lens import draw_overlay, draw_words
+from flowjax.report.probability import draw_probability
 from PIL import Image
 
 from flowjax.lens.pictures import Pictures
-from flowjax.report.attention import draw_attention, video_attention
 from flowjax.report.canvas import NOT_IN_FONT, drawable
-from flowjax.report.lens import draw_overlay, draw_words
-from flowjax.report.probability import draw_probability
 from flowjax_experiments import attention, lens, probability
 
 TOKENS = [

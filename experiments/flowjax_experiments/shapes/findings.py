@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,23 @@ import pyarrow.compute as pc
 
 from flowjax.data.shapes.benchmark import write_benchmark
 from flowjax.data.shapes.tasks import VIDEO_TASKS
+from flowjax.lens.project import Through
 from flowjax.platforms import skip_absent_tpu
 from flowjax.report.arrays import by_sample
 from flowjax.report.curves import curves
-from flowjax.report.frontier import Frontier, frontier
 from flowjax.report.pair import draw_pair
-from flowjax.report.screen import agreement
-from flowjax.report.statistics import Interval, mean_interval, paired_interval, proportion_interval
+from flowjax.report.statistics import Interval, paired_interval, proportion_interval
+from flowjax.runs.finished import read_run
+from flowjax.runs.halves import halves
+from flowjax.runs.run import run
+from flowjax.runs.selection import Selection
 from flowjax_convert.run import convert
-from flowjax_experiments import (
-    early_exit,
-    information_flow,
-    lens,
-    pathways_find,
-    probability,
-    screen,
-)
-from flowjax_experiments.selection import Selection
-from flowjax_experiments.summary import read_results
+from flowjax_experiments.exit import Exit, Readings, judge
+from flowjax_experiments.lens import Lens, word_shares
+from flowjax_experiments.pathways.find import Find, Frontier, Halves, frontier
+from flowjax_experiments.probability import Probability, layer_probabilities
+from flowjax_experiments.screen import EXACT, Screen, agreement, screened
+from flowjax_experiments.sweep import Sweep
 
 MODELS = ("image", "video")
 PER_TASK = 32
@@ -49,7 +48,7 @@ DRAWN = ("moving_direction", "action_antonym", "scene_transition", "image_colour
 """Tasks in the figure."""
 
 LENS_PER_TASK, SCREEN_PER_TASK = 16, 10
-THROUGH = ("input", "output")
+THROUGH: tuple[Through, ...] = ("input", "output")
 WINDOW = 3
 EDGES = (
     "video->question_stem",
@@ -89,19 +88,18 @@ def findings(pair: Path, out: Path, *, per_task: int = PER_TASK) -> Summary:
             "lens": {through: _lens(model, asked, runs, through) for through in THROUGH},
             "probability": _probability(model, asked, runs),
         }
-    swept = {f"{name} model": read_results(out / name / "windows") for name in reversed(MODELS)}
+    swept = {f"{name} model": read_run(out / name / "windows").rows for name in reversed(MODELS)}
     draw_pair(
         {name: rows.filter(pc.field("task").isin(DRAWN)) for name, rows in swept.items()},
         out / "windows.png",
     )
     found["video"]["pathways"] = _pathways(out)
+    exits = run(Exit(), out / "video-model", _temporal(asked), out / "video" / "exit")
+    readings = Readings.of(exits.rows)
     found["video"]["early exit"] = [
         dataclasses.asdict(rule) | {"thresholds": None}
-        for rule in early_exit.run(
-            early_exit.Asked(out / "video-model", _temporal(asked)), out / "video" / "exit",
-            overwrite=False,
-        )
-    ]  # fmt: skip
+        for rule in judge(*(readings.among(half) for half in halves(readings.samples)))
+    ]
     found["video"]["screen"] = _screen(out, asked)
     return found
 
@@ -114,11 +112,7 @@ def _swept(model: Path, asked: Selection, out: Path, style: str) -> pa.Table:
     """Windows change right answers' probability; cuts up to a layer change all answers."""
     questions = asked if style == "center" else dataclasses.replace(asked, samples="all")
     sets = ("cross-frame", "vql-to-ql")
-    asked_of = information_flow.Asked(
-        model, questions, sets, EDGES, WINDOW, style, heads=None, memory=None, mesh=None
-    )
-    information_flow.run(asked_of, out, overwrite=False)
-    return read_results(out)
+    return run(Sweep(sets, EDGES, window=WINDOW, style=style), model, questions, out).rows
 
 
 def _by_task(table: pa.Table, summary: Callable[[pa.Table], Summary]) -> Summary:
@@ -162,30 +156,16 @@ def _accuracies(table: pa.Table) -> Summary:
     return out
 
 
-def _lens(model: Path, asked: Selection, runs: Path, through: str) -> Summary:
+def _lens(model: Path, asked: Selection, runs: Path, through: Through) -> Summary:
     """Shares of positions with such words on top, and the commonest words, by task and layer."""
     of_lens = dataclasses.replace(asked, limit=LENS_PER_TASK)
-    run = runs / f"lens-{through}"
-    lens.run(lens.Asked(model, of_lens, through, top_k=1), run, overwrite=False)
-    table = read_results(run)
+    out = runs / f"lens-{through}"
+    table = run(Lens(through=through, top_k=1), model, of_lens, out).rows
 
     def summary(table: pa.Table) -> Summary:
-        kinds = ("spatial", "temporal")
-        shares = {
-            kind: pc.cast(pc.greater_equal(table[f"{kind}_rank"], 0), pa.float64())  # pyright: ignore[reportAttributeAccessIssue] - its stubs lack generated functions
-            for kind in kinds
-        }
         out: Summary = {}
-        for kind, share in shares.items():
-            keys = ["sample_id", "layer"]
-            means = (
-                table.select(keys)
-                .append_column("has", share)
-                .group_by(keys, use_threads=False)
-                .aggregate([("has", "mean")])
-            )
-            values = by_sample(means, "has_mean", "layer").values
-            out[kind] = [_interval(mean_interval(values[:, i])) for i in range(values.shape[1])]
+        for at in word_shares(table):
+            out.setdefault(at.kind, []).append(_interval(at.share))
         top = pc.list_element(table["tokens"], 0)  # pyright: ignore[reportAttributeAccessIssue] - its stubs lack generated functions
         layers = table["layer"].to_pylist()
         words = top.to_pylist()
@@ -199,26 +179,21 @@ def _lens(model: Path, asked: Selection, runs: Path, through: str) -> Summary:
 
 
 def _probability(model: Path, asked: Selection, runs: Path) -> list[Summary]:
-    found = probability.run(
-        probability.Asked(model, _temporal(asked)), runs / "probability", overwrite=False
-    )
+    rows = run(Probability(), model, _temporal(asked), runs / "probability").rows
     return [
         {"layer": at.layer, "true": _interval(at.true), "false": _interval(at.false)}
-        for at in found
+        for at in layer_probabilities(rows)
         if at.normed
     ]
 
 
 def _pathways(out: Path) -> Summary:
     """Found on one half of the temporal questions, judged on the other; of each task, too."""
-    run = out / "video" / "pathways"
-    asked = pathways_find.Asked(
-        out / "video-model", _temporal(Selection(data=out / "shapes")), out / "video" / "windows",
-        thresholds=(), form="strict", tolerance=0.02, seeds=3,
-    )  # fmt: skip
-    found = pathways_find.run(asked, run, overwrite=False)
-    table = read_results(run)
-    second = set(table["sample_id"].to_pylist()) - set(_first_half(run))
+    model, runs = out / "video-model", out / "video"
+    asked = _temporal(Selection(data=out / "shapes"))
+    finished = run(Find(sweep=runs / "windows", seeds=3), model, asked, runs / "pathways")
+    found, table = Halves.of(finished), finished.rows
+    second = set(table["sample_id"].to_pylist()) - set(finished.settings["first half"])
 
     def points(of: Frontier) -> Summary:
         return {"full": _interval(of.full)} | {
@@ -233,8 +208,8 @@ def _pathways(out: Path) -> Summary:
         }
 
     return {
-        "chosen": dataclasses.asdict(found.pathway),
-        "all": points(found.judged_on),
+        "chosen": dataclasses.asdict(found.chosen),
+        "all": points(found.second),
         "tasks": _by_task(
             table.filter(pc.field("sample_id").isin(sorted(second))),
             lambda rows: points(frontier(rows, rows["sample_id"].unique().to_pylist())),
@@ -242,16 +217,10 @@ def _pathways(out: Path) -> Summary:
     }
 
 
-def _first_half(run: Path) -> Sequence[str]:
-    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-    return manifest["settings"]["first half"]
-
-
 def _screen(out: Path, asked: Selection) -> Summary:
-    of_screen = screen.Asked(
-        out / "video-model", _temporal(asked, SCREEN_PER_TASK), 20, True, "parts"
-    )
-    found = screen.run(of_screen, out / "video" / "screen", overwrite=False)
+    folder = out / "video" / "screen"
+    run(Screen(top=20), out / "video-model", _temporal(asked, SCREEN_PER_TASK), folder)
+    found = screened(read_run(folder / EXACT).rows)
     return {
         "gates": [
             {

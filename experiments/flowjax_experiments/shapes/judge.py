@@ -21,9 +21,10 @@ from flowjax.data.shapes.benchmark import TASKS, write_benchmark
 from flowjax.data.tvbench import read_tvbench
 from flowjax.models.checkpoint import load_model
 from flowjax.platforms import skip_absent_tpu
+from flowjax.report.table import Table
+from flowjax.runs.run import analyse
 from flowjax_convert.run import convert
-from flowjax_experiments.evaluate import Accuracy, accuracies, evaluate
-from flowjax_experiments.printing import print_table
+from flowjax_experiments.evaluate import Accuracy, Evaluate, accuracies
 from flowjax_experiments.shapes.leaks import measure
 
 PER_TASK = 200
@@ -71,7 +72,7 @@ def by_order(
     convert(checkpoint, folder / "model")
     loaded = load_model(folder / "model")
     return {
-        order: accuracies(evaluate(loaded, samples, folder / order, order=order).rows)
+        order: accuracies(analyse(Evaluate(frames=order), loaded, samples, folder / order).rows)
         for order in ORDERS
     }
 
@@ -86,7 +87,7 @@ def show(found: dict[str, Any]) -> None:
             for of in (found[kind][task] for kind in kinds)
         ]
         rows += [[task, kind, cell] for kind, cell in zip(kinds, cells, strict=True)]
-    print_table(f"Accuracy, n = {found['per_task']}", ["task", "who"], ["accuracy"], rows)
+    Table(f"Accuracy, n = {found['per_task']}", ["task", "who"], ["accuracy"], rows).print()
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from flowjax.compilation import use_persistent_cache
 from flowjax.data.frame_order import ORDERS
 from flowjax.data.shapes.benchmark import TASKS, write_benchmark
 from flowjax.data.tvbench import read_tvbench
-from flowjax_experiments.printing import ends, print_table
+from flowjax.report.table import Table, ends
 from flowjax_experiments.shapes import PAIR
 from flowjax_experiments.shapes.judge import by_order
 from flowjax_experiments.shapes.leaks import measure, show
@@ -39,4 +39,4 @@ def show_orders(benchmark: Path) -> None:
         [of_task[0].task, *(f"{of.interval.mean:.2f} {ends(of.interval, '.2f')}" for of in of_task)]
         for of_task in zip(*found.values(), strict=True)
     ]
-    print_table("The shipped video model, by the order of frames", ["task"], ORDERS, rows)
+    Table("The shipped video model, by the order of frames", ["task"], ORDERS, rows).print()

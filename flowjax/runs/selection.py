@@ -1,13 +1,15 @@
-"""Which questions a command is asked about: a benchmark, or one question about one video."""
+"""Which questions are asked: a benchmark's, or one about one video."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import Literal, get_args
 
 from flowjax.data.prompt import Question
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
-from flowjax.runs.each_sample import Chosen
+
+Chosen = Literal["correct", "wrong", "all"]
+"""Which samples count, by the model's answer to them."""
 
 
 @dataclass(frozen=True)
@@ -17,20 +19,22 @@ class Selection:
     data: a benchmark's folder (see `flowjax.data.tvbench`).
     tasks: of it; all where empty.
     limit: the first so many questions of each task.
-    samples: "correct", "wrong" or "all"; None for the command's own choice.
+    samples: which of them count; None for the analysis's own choice.
     strict: a sample that cannot be read ends the run.
     video, question, options, answer: one question.
+    is_open: whether one question needs neither options nor an answer.
     """
 
     data: Path | None = None
     tasks: tuple[str, ...] = ()
     limit: int | None = None
-    samples: str | None = None
+    samples: Chosen | None = None
     strict: bool = False
     video: Path | None = None
     question: str | None = None
     options: tuple[str, ...] = ()
     answer: str | None = None
+    is_open: bool = False
 
     def __post_init__(self) -> None:
         """Check that exactly one of the two forms is given, whole.
@@ -44,15 +48,16 @@ class Selection:
             "--option": self.options,
             "--answer": self.answer,
         }
+        needed = ["--video", "--question"] if self.is_open else list(single)
         given = [name for name, value in single.items() if value]
         if self.data is not None and given:
             raise FlowjaxError(f"--data and {given[0]}: give a benchmark or one question, not both")
-        if self.data is None and len(given) < len(single):
-            missing = [name for name in single if name not in given]
-            raise FlowjaxError(
-                f"missing {', '.join(missing)}: give --data DIR, or --video, --question, --option "
-                "(once per option) and --answer"
-            )
+        missing = [name for name in needed if name not in given]
+        if self.data is None and missing:
+            wanted = "--video and --question, and --option and --answer if it has options"
+            if not self.is_open:
+                wanted = "--video, --question, --option (once per option) and --answer"
+            raise FlowjaxError(f"missing {', '.join(missing)}: give --data DIR, or {wanted}")
         many = {"--task": self.tasks, "--limit": self.limit, "--samples": self.samples}
         for name, value in many.items():
             if self.data is None and value:
@@ -61,6 +66,9 @@ class Selection:
             raise FlowjaxError(
                 f"--samples {self.samples!r}: choose one of {', '.join(get_args(Chosen))}"
             )
+
+        if self.is_open and self.samples not in (None, "all"):
+            raise FlowjaxError(f"--samples {self.samples}: no answer here is right or wrong")
 
     @property
     def one(self) -> bool:
@@ -86,4 +94,4 @@ class Selection:
         """Which of the samples count; all where there is only one."""
         if self.one:
             return "all"
-        return cast(Chosen, self.samples) if self.samples is not None else default
+        return default if self.samples is None else self.samples

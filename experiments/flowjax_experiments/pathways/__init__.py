@@ -1,0 +1,1 @@
+"""Pathways: which edges an answer needs."""

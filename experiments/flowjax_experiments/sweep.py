@@ -1,0 +1,198 @@
+"""Information flow: knockout sweeps over the paper's edge sets (section 4 of the paper)."""
+
+import functools
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from flowjax.asked.asked import Asked, ask_sample
+from flowjax.data.sample import Sample
+from flowjax.edges import windows
+from flowjax.errors import FlowjaxError
+from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.models.sharding import DATA, MODEL
+from flowjax.progress import Advance
+from flowjax.report.curves import strongest_table
+from flowjax.report.figures import draw_sweep
+from flowjax.report.table import Table
+from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Work
+from flowjax.runs.finished import Run
+from flowjax.runs.selection import Selection
+from flowjax.sweeps.engine import planned
+from flowjax.sweeps.plan import footprint, plan_sweep
+from flowjax.sweeps.protocol import Protocol, fitting_width, protocol
+from flowjax.sweeps.rows import SCHEMA
+from flowjax.sweeps.run import measure
+
+Edges = Annotated[
+    tuple[str, ...],
+    Option(
+        "An edge of your own, such as 'frame_0->question_stem'; several at once as a+b; "
+        "'question_stem[*]' is each of its tokens."
+    ),
+]
+Window = Annotated[
+    int | None,
+    Option("Layers cut at a time. Default: 9, or what fits a model of fewer than 18 layers."),
+]
+
+
+@dataclass(frozen=True)
+class Sweep(Analysis):
+    """Cut attention edges in every window of layers and watch the answer's probability."""
+
+    SCHEMA = SCHEMA
+    CHOSEN = "correct"
+
+    edges: Annotated[tuple[str, ...], Option("An edge set of the paper. Default: all four.")] = ()
+    edge: Edges = ()
+    heads: Annotated[
+        str | None, Option("Cut heads one by one: all, or numbers such as 0,3,5 (from 0).")
+    ] = None
+    window: Window = None
+    style: Annotated[str, Option("center, inverse, top_down or bottom_up.")] = "center"
+    memory: Annotated[
+        str | None,
+        Option("Device memory for kept states and one batch, such as 8GB.", decides=False),
+    ] = None
+    mesh: Annotated[
+        str | None,
+        Option(
+            "Devices as DATAxMODEL: windows over DATA, tensor parallel over MODEL.", decides=False
+        ),
+    ] = None
+    plan: Annotated[
+        bool, Option("Print what the first question costs and stop.", "--plan", decides=False)
+    ] = False
+
+    def protocol(self, layers: int) -> Protocol:
+        """Edges and windows, for a model of so many layers.
+
+        Raises:
+            FlowjaxError: see `flowjax.sweeps.protocol.protocol` and `fitted`.
+        """
+        width = fitted(self.window, layers, self.style)
+        return protocol(self.edges, self.edge, width=width, style=self.style, heads=self.heads)
+
+    @property
+    def budget(self) -> int | None:
+        """Bytes."""
+        return None if self.memory is None else parse_bytes(self.memory)
+
+    def preview(self, model: Path, questions: Selection) -> bool:
+        """With `--plan`, what a sweep costs, without reading the model's parameters."""
+        if self.plan:
+            print_plan(self, load_model(model, parameters=False), questions.read()[0])
+        return self.plan
+
+    def load(self, model: Path) -> LoadedModel:
+        """On the devices of `--mesh`."""
+        return load_model(model, mesh=None if self.mesh is None else device_mesh(self.mesh))
+
+    def start(self, loaded: LoadedModel, samples: Sequence[Sample], chosen: Chosen) -> Work:
+        """See `flowjax.sweeps.run.measure`."""
+        swept = self.protocol(loaded.config.decoder.layers)
+        engine = functools.partial(planned, budget=self.budget)
+
+        def one(asked: Asked, advance: Advance) -> Measured:
+            answer, rows = measure(asked, swept, engine=engine, advance=advance)
+            return Measured(answer, rows)
+
+        return Work(one, {"window": swept.width})
+
+    @staticmethod
+    def report(run: Run) -> Report:
+        """The window of every edge that changes the answer's probability most."""
+        samples = run.rows["sample_id"].unique()
+        correct = run.rows.filter(run.rows["correct"])["sample_id"].unique()
+        said = f"{len(samples)} samples, {len(correct)} answered correctly"
+        title = "Window with the largest mean change of the answer's probability"
+        return Report([said, *strongest_table(title, run.rows)], draw_sweep(run.rows))
+
+
+def fitted(window: int | None, layers: int, style: str = "center") -> int:
+    """Layers of a window; if none are asked for, as many as fit, which is said.
+
+    Raises:
+        FlowjaxError: a window that the model has no room for, or an unknown style.
+    """
+    width = fitting_width(layers) if window is None else window
+    windows(width, style, layers)
+    if window is None and width != Protocol.width:
+        said = f"windows of {width} layers, for the model has {layers}; --window sets another"
+        print(said, file=sys.stderr)
+    return width
+
+
+def print_plan(sweep: Sweep, loaded: LoadedModel, sample: Sample) -> None:
+    """Print what a sweep costs; `loaded` needs no parameters.
+
+    Raises:
+        FlowjaxError: a bad input.
+    """
+    decoder = loaded.config.decoder
+    chosen = sweep.protocol(decoder.layers)
+    layout = chosen.layout(ask_sample(loaded, sample).layout)
+    cells = chosen.cells(layout, decoder.layers, decoder.heads)
+    plan = plan_sweep(
+        layout.length,
+        [footprint(layout, cell.knockout) for cell in cells],
+        decoder,
+        value_bytes=loaded.model.dtype.itemsize,
+        budget=sweep.budget,
+    )
+    flops = plan.flops
+    print(f"{len(cells)} knockouts of {layout.length} positions in {decoder.layers} layers")
+    for name, value, of in (
+        ("naive", flops.naive, "a full forward each"),
+        ("planned", flops.planned, f"{flops.naive / flops.planned:.1f} times less"),
+        ("bound", flops.bound, f"planned is {flops.planned / flops.bound:.3f} times this"),
+    ):
+        print(f"{name:8} {value:.3e} FLOPs  {of}")
+    print(f"memory   {plan.bytes / 1e9:.2f} GB beside the parameters")
+    rows = []
+    for shape in dict.fromkeys(batch.shape for batch in plan.batches):
+        alike = [batch for batch in plan.batches if batch.shape == shape]
+        starts = sorted({batch.start + 1 for batch in alike})
+        size, count, prefix = shape
+        span = f"{starts[0]}-{starts[-1]}" if len(starts) > 1 else str(starts[0])
+        rows.append([*map(str, (count, prefix, size, len(alike))), span])
+    numbers = ["rows", "kept rows read", "windows at once", "batches", "from layers (from 1)"]
+    title = f"{len(plan.batches)} batches, {plan.shapes + 1} compiled functions"
+    Table(title, [], numbers, rows).print()
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size such as `"8GB"` or `"500MB"` (powers of ten).
+
+    Raises:
+        FlowjaxError: the text has another form.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)B?", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise FlowjaxError(f"--memory {text!r}: write a size such as 8GB or 500MB")
+    return int(float(match[1]) * 1000 ** " kMGT".index(match[2].replace("K", "k") or " "))
+
+
+def device_mesh(text: str) -> Mesh:
+    """All devices as `"DATAxMODEL"`.
+
+    Raises:
+        FlowjaxError: the text has another form, or another number of devices.
+    """
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    devices = jax.devices()
+    if match is None or int(match[1]) * int(match[2]) != len(devices):
+        raise FlowjaxError(
+            f"--mesh {text!r}: write DATAxMODEL, whose product is the number of devices, "
+            f"{len(devices)}"
+        )
+    grid = np.array(devices).reshape(int(match[1]), int(match[2]))
+    return Mesh(grid, (DATA, MODEL))

@@ -1,0 +1,191 @@
+"""The one runner of every analysis: from a model and questions to rows, tables and figures."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from flowjax.asked.asked import Asked
+from flowjax.compilation import use_persistent_cache
+from flowjax.data.sample import Sample
+from flowjax.errors import FlowjaxError
+from flowjax.models.checkpoint import LoadedModel
+from flowjax.progress import Advance
+from flowjax.report.canvas import save_figure
+from flowjax.report.table import Table
+from flowjax.runs.analysis import Analysis
+from flowjax.runs.columns import make_table, shared_columns
+from flowjax.runs.each_sample import Chosen, each_sample, is_chosen
+from flowjax.runs.finished import Run, print_failures, read_run, read_settings
+from flowjax.runs.selection import Selection
+
+EARLIER = {
+    "information_flow": "sweep",
+    "early_exit": "exit",
+    "open_ended": "anchor",
+    "pathways": "pathways evaluate",
+    "pathways_find": "pathways find",
+}
+"""What analyses were called in the manifests of flowjax before 0.2."""
+
+
+def run(
+    analysis: Analysis,
+    model: Path,
+    questions: Selection,
+    out: Path | None,
+    *,
+    overwrite: bool = False,
+) -> Run:
+    """Analyse, keep rows and figures in the folder `out`, and print what was found.
+
+    A run that was interrupted goes on after its last finished sample.
+
+    Args:
+        analysis: with its options.
+        model: a converted model.
+        questions: which are asked, and which of them count.
+        out: the run's folder; None to print alone.
+        overwrite: replace another run there.
+
+    Raises:
+        FlowjaxError: a bad input.
+    """
+    if out is None and analysis.KEPT:
+        raise FlowjaxError("missing --out: give the folder of the run")
+    use_persistent_cache()
+    samples = analysis.samples(questions)
+    loaded = analysis.load(model)
+    with tempfile.TemporaryDirectory() as nowhere:
+        finished = analyse(
+            analysis,
+            loaded,
+            samples,
+            Path(nowhere) / "run" if out is None else out,
+            chosen=questions.chosen(analysis.CHOSEN),
+            strict=questions.strict or questions.one,
+            overwrite=overwrite,
+        )
+        show(type(analysis), finished, kept=out is not None)
+    return finished
+
+
+def analyse(
+    analysis: Analysis,
+    loaded: LoadedModel,
+    samples: Sequence[Sample],
+    out: Path,
+    *,
+    chosen: Chosen | None = None,
+    strict: bool = True,
+    overwrite: bool = False,
+) -> Run:
+    """Measure every sample that counts; keep their rows in the folder `out`, and print nothing.
+
+    Args:
+        analysis: with its options.
+        loaded: the model.
+        samples: in the order of the rows.
+        out: the run's folder.
+        chosen: which samples count; None for the analysis's own choice.
+        strict: a sample that cannot be read ends the run; otherwise it is recorded and skipped.
+        overwrite: replace another run there.
+
+    Raises:
+        FlowjaxError: see `Analysis.start` and `each_sample`.
+    """
+    counted = analysis.CHOSEN if chosen is None else chosen
+    work = analysis.start(loaded, samples, counted)
+
+    def measure(asked: Asked, advance: Advance) -> pa.Table | None:
+        measured = work.measure(asked, advance)
+        if measured is None:
+            return None
+        shared = shared_columns(asked, measured.answer)
+        if measured.answer is not None and not is_chosen(counted, shared["correct"]):
+            return None
+        return make_table(measured.rows(), shared, analysis.SCHEMA)
+
+    settings = {"analysis": analysis.name(), **analysis.settings(), **work.settings}
+    results = each_sample(
+        loaded,
+        samples,
+        measure,
+        out,
+        schema=analysis.SCHEMA,
+        settings={**settings, "chosen": counted},
+        order=analysis.order,
+        is_open=analysis.OPEN,
+        strict=strict,
+        overwrite=overwrite,
+    )
+    finished = Run(out, results.rows, read_settings(out))
+    _check_rows(type(analysis), finished)
+    analysis.finish(finished, loaded, samples)
+    return finished
+
+
+def analysis_of(run: Path) -> object:
+    """The name in a run's manifest of the analysis that made it, as it is called now.
+
+    Raises:
+        FlowjaxError: the folder is not a run.
+    """
+    settings = read_settings(run)
+    if "analysis" in settings:
+        return settings["analysis"]
+    # A sweep was the only kind of run whose manifest named no experiment.
+    name = settings.get("experiment", "information_flow")
+    return EARLIER.get(name, name) if isinstance(name, str) else name
+
+
+def redraw(analysis: type[Analysis], path: Path) -> None:
+    """Print and draw a finished run again, from its folder alone.
+
+    Raises:
+        FlowjaxError: the run is not finished, or was made by a version whose rows this one does
+            not read.
+    """
+    finished = read_run(path)
+    rows, schema = finished.rows.schema, analysis.SCHEMA
+    names = dict.fromkeys([*rows.names, *schema.names])
+    other = [n for n in names if n not in rows.names or n not in schema.names]
+    other += [n for n in names if n not in other and rows.field(n).type != schema.field(n).type]
+    if other:
+        raise FlowjaxError(
+            f"{path / 'results.parquet'} was made by another version of flowjax, whose rows of "
+            f"`flowjax {analysis.name()}` differ in {', '.join(other)}; run it again"
+        )
+    _check_rows(analysis, finished)
+    show(analysis, finished)
+
+
+def show(analysis: type[Analysis], run: Run, *, kept: bool = True) -> None:
+    """Print what is to be said of a run, and draw its figures.
+
+    kept: whether its folder stays, so that figures are drawn and paths are named.
+    """
+    report = analysis.report(run)
+    for note in run.rows["model_note"].unique().to_pylist():
+        if note:
+            print(f"NOTE: {note}")
+    for part in report.parts:
+        part.print() if isinstance(part, Table) else print(part)
+    print_failures(run.path)
+    if not kept:
+        return
+    figures = [
+        save_figure(figure, run.path / "figures" / f"{name}.png")
+        for name, figure in report.figures.items()
+    ]
+    print(f"\nrows     {run.path / 'results.parquet'} ({run.rows.num_rows})")
+    for what, path in report.files.items():
+        print(f"{what:8} {path}")
+    for figure in figures:
+        print(f"figure   {figure}")
+
+
+def _check_rows(analysis: type[Analysis], run: Run) -> None:
+    if not run.rows.num_rows:
+        raise FlowjaxError(f"{run.path / 'results.parquet'} has no rows: {analysis.NO_ROWS}")
