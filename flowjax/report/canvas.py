@@ -23,10 +23,10 @@ DOTS = 200
 def sheet(
     panels: int = 1,
     *,
-    width: float = 6.5,
-    height: float = 4.2,
+    width: int | float = 6.5,
+    height: int | float = 4.2,
     across: int | None = None,
-    ratios: Sequence[float] | None = None,
+    ratios: Sequence[int | float] | None = None,
     share_y: bool = False,
     dots: int = DOTS,
 ) -> tuple[Figure, list[Axes]]:

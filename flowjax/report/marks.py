@@ -131,9 +131,9 @@ def draw_heat(
     values: Float[np.ndarray, "rows columns"],
     labels: Sequence[str] = (),
     *,
-    first: float = 1,
+    first: int | float = 1,
     signed: bool = True,
-    most: float | None = None,
+    most: int | float | None = None,
 ) -> AxesImage:
     """A heat map; signed: zero has the middle colour.
 

@@ -43,8 +43,8 @@ class Option:
     flag: str | None = None
     positional: bool = False
     decides: bool = True
-    least: float | None = None
-    most: float | None = None
+    least: int | float | None = None
+    most: int | float | None = None
 
     @property
     def name(self) -> str | None:

@@ -131,19 +131,13 @@ def each_sample(
 
 
 def _ahead(
-    loaded: LoadedModel,
-    samples: Sequence[Sample],
-    indices: Sequence[int],
-    order: str,
-    is_open: bool,
+    indices: Sequence[int], ask: Callable[[int], Asked]
 ) -> Iterator[tuple[int, Future[Asked]]]:
-    """Samples in order; the next is prepared in a thread while one is in use."""
+    """Samples in order; the next is asked in a thread while one is in use."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending: deque[tuple[int, Future[Asked]]] = deque()
         for index in indices:
-            pending.append(
-                (index, pool.submit(_answerable, loaded, samples[index], order, is_open))
-            )
+            pending.append((index, pool.submit(ask, index)))
             if len(pending) > 1:
                 yield pending.popleft()
         yield from pending

@@ -237,7 +237,7 @@ def test_help_does_not_import_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "sweep" in done.stdout
+    assert "sweep" in done.stdout and "pathways" in done.stdout
 
 
 def test_version(flowjax):
@@ -249,5 +249,6 @@ def test_manifest_says_what_was_asked(flowjax, asked, tmp_path):
     flowjax(*asked, "--out", out, "--window", 2, "--edges", "cross-frame")
     settings = json.loads((out / "manifest.json").read_text())["settings"]
     assert settings["window"] == 2
-    assert settings["edges"] == ["cross-frame: cross_frame"]
+    assert settings["edges"] == ["cross-frame"]
+    assert settings["analysis"] == "sweep"
     assert settings["version"] == __version__

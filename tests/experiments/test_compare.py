@@ -13,7 +13,8 @@ from flowjax.edges import Edge, Knockout
 from flowjax.models.checkpoint import load_model
 from flowjax.sweeps.reference import full_forwards
 from flowjax_convert.run import convert
-from flowjax_experiments.compare import SCHEMA
+from flowjax_experiments.compare import Compare, cut_accuracies, paired_curves
+from tests.experiments.checks import assert_redrawn
 from tests.random_checkpoint import write_random_checkpoint
 
 ARGUMENTS = ["--samples", "all", "--limit", 2, "--window", 3, "--edges", "vql-to-ql"]
@@ -30,7 +31,7 @@ def run(flowjax, answering, other, benchmark, tmp_path_factory):
 
 def test_side_a_is_the_sweep_of_model_a(run, swept):
     table = pq.read_table(run[0] / "results.parquet")
-    assert table.schema.equals(SCHEMA)
+    assert table.schema.equals(Compare.SCHEMA)
     windows = table.filter(pc.field("cut") == "window")
     sweep = pq.read_table(swept / "results.parquet")
     for row in windows.filter(pc.field("side") == "a").to_pylist()[::7]:
@@ -73,11 +74,9 @@ def test_cuts_are_full_forwards_of_both_models(run, answering, other, benchmark)
 
 
 def test_redrawn_from_rows(run, flowjax):
-    out, printed = run
-    figures = [out / "figures" / name for name in ("accuracy.png", "curves.png")]
-    before = [path.read_bytes() for path in figures]
-    assert flowjax("figures", out).out == printed
-    assert [path.read_bytes() for path in figures] == before
+    assert_redrawn(flowjax, *run)
+    names = {path.name for path in (run[0] / "figures").iterdir()}
+    assert names == {"accuracy.png", "curves.png"}
 
 
 def test_a_copy_differs_nowhere(flowjax, answering, benchmark, tmp_path):
@@ -112,14 +111,14 @@ def rows_of(right):
     for side, cuts in right.items():
         for cut, letters in cuts.items():
             for index, letter in enumerate(letters):
-                row = dict.fromkeys(SCHEMA.names, "")
+                row = dict.fromkeys(Compare.SCHEMA.names, "")
                 row |= {"sample_id": str(index), "side": side, "cut": cut, "centre": -1, "width": 3}
                 row |= {"correct": True, "new_correct": letter == "y", "model": f"model {side}"}
                 row |= dict.fromkeys(
                     ("base_probability", "new_probability", "relative_change"), 0.0
                 )
                 rows.append(row)
-    return pa.Table.from_pylist(rows, SCHEMA)
+    return pa.Table.from_pylist(rows, Compare.SCHEMA)
 
 
 def test_accuracy_by_hand():

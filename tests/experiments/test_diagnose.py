@@ -3,15 +3,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from flowjax.report.diagnosis import Diagnosed, draw_diagnosis, shares
 
 from flowjax.asked.asked import ask_sample
 from flowjax.data.tvbench import read_tvbench
 from flowjax.edges import Edge, Knockout
 from flowjax.models.checkpoint import load_model
+from flowjax.report.canvas import save_figure
 from flowjax.report.statistics import difference_interval, proportion_interval
 from flowjax.sweeps.reference import full_forwards
-from flowjax_experiments.diagnose import SCHEMA
+from flowjax_experiments.diagnose import Diagnose, Diagnosed, draw_diagnosis, shares
+from tests.experiments.checks import assert_redrawn
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def run(flowjax, answering, benchmark, tmp_path_factory):
 
 def test_answers_are_those_of_the_sweep(run, swept, answering, benchmark):
     rows = pq.read_table(run[0] / "results.parquet")
-    assert rows.schema.equals(SCHEMA)
+    assert rows.schema.equals(Diagnose.SCHEMA)
     sweep = pq.read_table(swept / "results.parquet").filter(pc.field("edge") == "cross_frame")
     for row in rows.to_pylist():
         windows = sweep.filter(pc.field("sample_id") == row["sample_id"]).sort_by("centre")
@@ -51,10 +52,7 @@ def test_cut_and_still_answers_are_those_of_full_forwards(run, answering, benchm
 def test_redrawn_from_rows(run, flowjax):
     out, printed = run
     assert "Case 1: flips" in printed and "Case 2: static" in printed
-    figure = out / "figures" / "diagnosis.png"
-    before = figure.read_bytes()
-    assert flowjax("figures", out).out == printed
-    assert figure.read_bytes() == before
+    assert_redrawn(flowjax, out, printed)
 
 
 def test_a_window_wider_than_the_model_is_named(flowjax, answering, benchmark, tmp_path):
@@ -69,11 +67,11 @@ def rows_of(*answers):
     """Rows of base, true, windows, cut and still answers."""
     rows = []
     for index, (base, true, windows, cut, still) in enumerate(answers):
-        row = dict.fromkeys(SCHEMA.names, "")
+        row = dict.fromkeys(Diagnose.SCHEMA.names, "")
         row |= {"sample_id": str(index), "base_answer": base, "true_answer": true, "width": 3}
         row |= {"window_answers": list(windows), "cut_answer": cut, "still_answer": still}
         rows.append(row | {"correct": base == true, "model": "m"})
-    return pa.Table.from_pylist(rows, SCHEMA)
+    return pa.Table.from_pylist(rows, Diagnose.SCHEMA)
 
 
 TABLE = rows_of(
@@ -99,14 +97,15 @@ def test_cases_by_hand(tmp_path):
     assert found["case 1"].share["wrong"] == proportion_interval(2, 4)
     assert found["case 1"].difference is not None
     assert found["case 1"].difference.mean == 0
-    (path,) = draw_diagnosis(TABLE, tmp_path)
+    path = save_figure(draw_diagnosis(TABLE), tmp_path / "diagnosis.png")
     assert path.stat().st_size > 10_000
 
 
-def test_without_right_answers_there_is_no_difference(tmp_path):
+def test_without_right_answers_there_is_no_difference():
     found = shares(Diagnosed.of(TABLE.slice(0, 4)))
     assert all(share.share["right"] is None and share.difference is None for share in found)
-    draw_diagnosis(TABLE.slice(0, 4), tmp_path)
+    (bars, _) = draw_diagnosis(TABLE.slice(0, 4)).axes
+    assert len(bars.containers) == 2  # the bars of wrong answers, and their intervals
 
 
 def test_difference_of_shares_as_newcombe_gives_it():

@@ -4,7 +4,12 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from flowjax.report.frontier import (
+
+from flowjax.errors import FlowjaxError
+from flowjax.pathway import Pathway, read_pathway
+from flowjax.report.statistics import Interval
+from flowjax.runs.halves import halves
+from flowjax_experiments.pathways.find import (
     Frontier,
     Point,
     best,
@@ -13,11 +18,7 @@ from flowjax.report.frontier import (
     mean_curves,
     span,
 )
-from flowjax_experiments.halves import halves
-
-from flowjax.errors import FlowjaxError
-from flowjax.pathway import Pathway, read_pathway
-from flowjax.report.statistics import Interval
+from tests.experiments.checks import assert_redrawn
 from tests.report.tables import sweep_table
 
 
@@ -72,11 +73,7 @@ def test_the_file_is_one_of_the_pathways_and_can_be_used(run, flowjax, answering
 
 
 def test_redrawn_from_rows(run, flowjax):
-    out, printed = run
-    figure = out / "figures" / "frontier.png"
-    before = figure.read_bytes()
-    assert flowjax("figures", out).out == printed
-    assert figure.read_bytes() == before
+    assert_redrawn(flowjax, *run)
 
 
 def test_a_sweep_of_another_model_is_refused(flowjax, other, benchmark, swept, tmp_path):

@@ -2,11 +2,16 @@
 
 import numpy as np
 import pytest
-from flowjax.report.probability import LayerProbability, emerges_at
 
 from flowjax.report.statistics import Interval
-from flowjax_experiments.probability import SCHEMA
-from tests.experiments.checks import assert_redrawn, assert_refused, rows_of, settings_of
+from flowjax_experiments.probability import LayerProbability, emerges_at
+from tests.experiments.checks import (
+    assert_redrawn,
+    assert_refused,
+    line_of,
+    rows_of,
+    settings_of,
+)
 
 LAYERS = 8
 
@@ -41,8 +46,7 @@ def test_rows(ran):
             assert row["probabilities"] == by_place[sample, not normed, layer]["probabilities"]
     first = [by_place["colour/0", normed, 0]["probabilities"] for normed in (True, False)]
     assert np.abs(np.subtract(*first)).max() > 1e-3  # the norm matters before the last layer
-    assert settings_of(out)["experiment"] == "probability"
-    assert all(field.metadata[b"doc"] for field in SCHEMA)
+    assert settings_of(out)["analysis"] == "probability"
 
 
 def test_summary_and_figures_need_no_model(flowjax, ran):
@@ -50,8 +54,7 @@ def test_summary_and_figures_need_no_model(flowjax, ran):
     assert "n = 8" in printed and "random weights" in printed
     rows = [row for row in rows_of(out) if row["normed"] and row["layer"] == 2]
     gap = np.mean([row["true_probability"] - row["false_probability"] for row in rows])
-    line = next(line for line in printed.splitlines() if line.split("│")[1:2] == ["     3 "])
-    assert f"{gap:+.4f}" in line
+    assert f"{gap:+.4f}" in line_of(printed, 3)
     assert_redrawn(flowjax, out, printed)
 
 

@@ -1,17 +1,24 @@
 """`flowjax figures` on any run, by what its manifest says."""
 
 import json
+import shutil
 
 import pytest
 
+from flowjax.runs.run import EARLIER
 from tests.experiments.checks import assert_refused
 
 
-@pytest.mark.parametrize("name", ["selection", "nothing", "os", "../convert", 3, None, ["lens"]])
-def test_an_experiment_that_is_none_is_refused(flowjax, tmp_path, name):
-    """A manifest names a module of ours that reports, or nothing is imported."""
-    (tmp_path / "manifest.json").write_text(json.dumps({"settings": {"experiment": name}}))
-    assert_refused(flowjax("figures", tmp_path), "manifest.json", "experiment")
+def write_manifest(folder, settings):
+    (folder / "manifest.json").write_text(json.dumps({"settings": settings}))
+
+
+@pytest.mark.parametrize("key", ["analysis", "experiment"])
+@pytest.mark.parametrize("name", ["demo", "nothing", "os", "../convert", 3, None, ["lens"]])
+def test_an_analysis_that_is_none_is_refused(flowjax, tmp_path, key, name):
+    """A manifest names an analysis of ours, or nothing is imported."""
+    write_manifest(tmp_path, {key: name})
+    assert_refused(flowjax("figures", tmp_path), "manifest.json", "analysis")
 
 
 @pytest.mark.parametrize("text", ["{}", '{"settings": []}', "[]", "no json", None])
@@ -22,6 +29,34 @@ def test_a_folder_that_is_no_run_is_refused(flowjax, tmp_path, text):
 
 
 def test_an_unfinished_run_is_refused(flowjax, tmp_path):
-    for settings in ({}, {"experiment": "lens"}, {"experiment": "pathways"}):
-        (tmp_path / "manifest.json").write_text(json.dumps({"settings": settings}))
-        assert_refused(flowjax("figures", tmp_path), "results.parquet")
+    for settings in ({}, {"experiment": "lens"}, {"experiment": "pathways"}, {"analysis": "exit"}):
+        write_manifest(tmp_path, settings)
+        assert_refused(flowjax("figures", tmp_path), "results.parquet is missing")
+
+
+def earlier(run, out, name):
+    """The run as flowjax wrote it when manifests named experiments, and none for a sweep."""
+    shutil.copytree(run, out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    del manifest["settings"]["analysis"]
+    manifest["settings"] |= {} if name is None else {"experiment": name}
+    (out / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_an_earlier_sweep_is_read(flowjax, swept, tmp_path):
+    earlier(swept, tmp_path / "run", None)
+    again, now = flowjax("figures", tmp_path / "run"), flowjax("figures", swept)
+    assert again.code == now.code == 0, again.err
+    assert again.out.replace(str(tmp_path / "run"), str(swept)) == now.out
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_earlier_names_are_known(flowjax, swept, tmp_path, name):
+    """Rows that are not those of the analysis are refused by the columns that differ."""
+    earlier(swept, tmp_path / "run", name)
+    result = flowjax("figures", tmp_path / "run")
+    if EARLIER[name] == "sweep":
+        assert result.code == 0, result.err
+    else:
+        words = (f"flowjax {EARLIER[name]}", "another version of flowjax", "run it again")
+        assert_refused(result, "results.parquet", *words)

@@ -13,7 +13,8 @@ from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
 from flowjax.screen.choose import Gate, choose, mean_effects
 from flowjax.sweeps.reference import full_forwards
-from flowjax_experiments.screen import EXACT_SCHEMA, SCHEMA
+from flowjax_experiments.screen import Exact, Screen, agreement, screened
+from tests.experiments.checks import assert_redrawn
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def run(flowjax, answering, benchmark, tmp_path_factory):
 
 def test_every_gate_of_every_sample_has_a_row(run, answering):
     table = pq.read_table(run[0] / "results.parquet")
-    assert table.schema.equals(SCHEMA)
+    assert table.schema.equals(Screen.SCHEMA)
     decoder = load_model(answering, parameters=False).config.decoder
     edges = table["edge"].unique().to_pylist()
     assert "cross_frame" in edges and "video->last" in edges and "last->video" not in edges
@@ -38,7 +39,7 @@ def test_every_gate_of_every_sample_has_a_row(run, answering):
 
 def test_checked_gates_are_the_knockouts_of_full_forwards(run, answering, benchmark):
     exact = pq.read_table(run[0] / "exact" / "results.parquet")
-    assert exact.schema.equals(EXACT_SCHEMA)
+    assert exact.schema.equals(Exact.SCHEMA)
     loaded = load_model(answering)
     sample = read_tvbench(benchmark, limit=2)[1]
     prepared = ask_sample(loaded, sample)
@@ -73,9 +74,7 @@ def test_figures_are_redrawn_from_rows(run, flowjax):
     assert "rank correlation of predicted and exact means, 6 largest gates" in printed
     figures = sorted((out / "figures").iterdir())
     assert [path.name for path in figures] == ["gates.png", "predicted-and-exact.png"]
-    before = [path.read_bytes() for path in figures]
-    assert flowjax("figures", out).out == printed
-    assert [path.read_bytes() for path in figures] == before
+    assert_redrawn(flowjax, out, printed)
 
 
 def test_shared_gates_are_sums_over_heads(run, flowjax, answering, benchmark, tmp_path):
@@ -96,7 +95,7 @@ def test_shared_gates_are_sums_over_heads(run, flowjax, answering, benchmark, tm
     ("arguments", "words"),
     [
         (["--top", 1], "--top 1: give at least 2"),
-        (["--groups", "pixels"], "--groups 'pixels': choose one of parts, cells"),
+        (["--groups", "pixels"], "--groups 'pixels': choose parts or cells"),
         (["--top", 10**6], "the number of gates"),
     ],
 )
@@ -124,12 +123,12 @@ def test_means_and_agreement_by_hand():
     rows = []
     for sample, scale in (("s0", 1.0), ("s1", 3.0)):
         for layer, value in enumerate([0.3, -0.2, 0.1]):
-            row = dict.fromkeys(EXACT_SCHEMA.names, "")
+            row = dict.fromkeys(Exact.SCHEMA.names, "")
             row |= {"sample_id": sample, "edge": "a->b", "layer": layer, "head": 0}
             row |= {"chosen": "top", "predicted": value, "exact": scale * value**3}
             row |= {"base_probability": 0.5, "new_probability": 0.5, "correct": True}
             rows.append(row)
-    found = screened(pa.Table.from_pylist(rows, EXACT_SCHEMA))
+    found = screened(pa.Table.from_pylist(rows, Exact.SCHEMA))
     assert [at.gate.layer for at in found] == [0, 1, 2]
     assert found[0].exact.mean == pytest.approx(2 * 0.3**3)
     assert found[0].exact.n == 2

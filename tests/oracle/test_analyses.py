@@ -10,8 +10,11 @@ import pytest
 
 from flowjax.asked.asked import Asked
 from flowjax.data.sample import Sample
-from flowjax.pathway import Pathway
-from flowjax_experiments import lens, pathways, probability
+from flowjax.pathway import Pathway, write_pathway
+from flowjax_experiments.lens import Lens, word_ids
+from flowjax_experiments.pathways.evaluate import Evaluate, answers
+from flowjax_experiments.probability import Probability
+from tests.experiments.checks import rows_of_sample
 
 ABSOLUTE = 1e-4
 RELATIVE = 1e-4
@@ -54,7 +57,7 @@ def same_tokens(ours, expected, probability):
 def test_generation_probability(case, prepared, form):
     if f"genprob.{form}.probs" not in case:
         pytest.skip(f"the recorded values do not have the {form!r} form")
-    table = probability.rows_of(case.loaded, prepared)
+    table = rows_of_sample(Probability(), prepared)
     rows = [row for row in table.to_pylist() if row["normed"] == (form == "norm")]
     assert [row["layer"] for row in rows] == list(range(case.layers))
     recorded = case["genprob.ids"].tolist()
@@ -73,9 +76,8 @@ def test_generation_probability(case, prepared, form):
 
 
 def test_logit_lens(case, prepared):
-    words = lens.word_ids(case.loaded, [""], None)[""]
-    assert len(words["temporal"]) > 0
-    table = lens.rows_of(case.loaded, prepared, words)
+    assert len(word_ids(case.loaded, [""], None)[""]["temporal"]) > 0
+    table = rows_of_sample(Lens(), prepared)
     positions = np.sort(case["range.vision"])
     np.testing.assert_array_equal(table["position"], np.tile(positions, case.layers))
     np.testing.assert_array_equal(table["layer"], np.repeat(np.arange(case.layers), len(positions)))
@@ -93,7 +95,7 @@ def test_logit_lens(case, prepared):
     assert seen == set(case["range.image_tokens"].tolist())
 
 
-def test_pathway(case, prepared):
+def test_pathway(case, prepared, tmp_path):
     ranges = case.meta["pathway_layer_ranges"]
     pathway = Pathway(
         "recorded",
@@ -103,14 +105,16 @@ def test_pathway(case, prepared):
         tuple(ranges["video_to_question"]),
         tuple(ranges["question_to_last"]),
     )
-    full, only = pathways.answers(case.loaded, prepared, [pathway], seeds=0)
+    full, only = answers(prepared, [pathway], seeds=0)
     for ours, expected in ((full.logits, "logits_last"), (only.logits, "pathway.logits_last")):
         error = np.linalg.norm(np.asarray(ours) - case[expected])
         assert error <= RELATIVE * np.linalg.norm(case[expected])
     edges = case["pathway.edges_total"] / case["pathway.edges_baseline_total"]
     assert only.kept == pytest.approx(edges, rel=1e-12)
 
-    rows = pathways.rows_of(case.loaded, prepared, [pathway], seeds=1).to_pylist()
+    write_pathway(tmp_path / "recorded.json", pathway)
+    asked = Evaluate(pathway=str(tmp_path / "recorded.json"), seeds=1)
+    rows = rows_of_sample(asked, prepared).to_pylist()
     assert [row["kind"] for row in rows] == ["full", "pathway", "random"]
     close(rows[0]["true_probability"], case["probs_last"][case["gt_id"]])
     close(rows[0]["base_probability"], case["probs_last"][case["base_answer_id"]])

@@ -93,11 +93,11 @@ def test_results_that_cannot_be_averaged():
         list(curves(table.slice(0, 0)))
     for missing in (0, 7):
         kept = np.delete(np.arange(table.num_rows), missing)
-        with pytest.raises(FlowjaxError, match="edge 'a->b': a sample has no result"):
+        with pytest.raises(FlowjaxError, match=r"edge 'a->b': sample .* has no result"):
             list(curves(table.take(kept)))
     for bad in (math.nan, math.inf):
         table = sweep_table(
             {"set": ["a->b"]}, lambda edge, s, layer, bad=bad: bad if (s, layer) == (2, 1) else 1.0
         )
-        with pytest.raises(FlowjaxError, match=rf"sample 's2' .* {bad} at layer 2"):
+        with pytest.raises(FlowjaxError, match=r"sample 's2' has no finite number .* centre 1"):
             list(curves(table))

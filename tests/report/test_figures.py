@@ -9,8 +9,9 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from flowjax.errors import FlowjaxError
-from flowjax.report import figures
-from flowjax.report.figures import COLOURS, LINES, MARKERS, draw_sweep
+from flowjax.report.canvas import save_figure
+from flowjax.report.figures import draw_sweep
+from flowjax.report.marks import COLOURS, LINES, MARKERS
 from tests.report.tables import sweep_table
 
 NOTE = "random weights: shows that the pipeline works, not how a trained model behaves"
@@ -20,15 +21,8 @@ EDGES = {
 }
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """Every figure that is drawn."""
-    seen = []
-    draw = figures._draw
-    monkeypatch.setattr(
-        figures, "_draw", lambda *arguments: seen.append(draw(*arguments)) or seen[-1]
-    )
-    return seen
+def draw_all(table):
+    return list(draw_sweep(table).values())
 
 
 def texts(figure) -> str:
@@ -44,10 +38,11 @@ def wave(edge: str, sample: int, layer: int) -> float:
     return -50 * np.exp(-((layer - len(edge) / 3) ** 2)) + 4.0 * (sample % 3 - 1)
 
 
-def test_one_png_per_edge_set(tmp_path):
+def test_a_figure_for_each_edge_set_is_saved_whole(tmp_path):
     folder = tmp_path / "new" / "figures"
-    paths = draw_sweep(sweep_table(EDGES, wave), folder)
-    assert paths == [folder / "vql-to-ql.png", folder / "cross-frame.png"]
+    figures = draw_sweep(sweep_table(EDGES, wave))
+    assert list(figures) == ["vql-to-ql", "cross-frame"]
+    paths = [save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()]
     assert sorted(folder.iterdir()) == sorted(paths)  # and no temporary files
     for path in paths:
         with Image.open(path) as image:
@@ -57,9 +52,9 @@ def test_one_png_per_edge_set(tmp_path):
             assert 700 <= image.height <= 900
 
 
-def test_lines_show_the_means(tmp_path, drawn):
+def test_lines_show_the_means():
     table = sweep_table(EDGES, wave, samples=6, layers=8)
-    draw_sweep(table, tmp_path)
+    drawn = draw_all(table)
     (axes,) = drawn[0].axes
     zero, *lines = axes.get_lines()
     assert set(zero.get_ydata()) == {0}
@@ -75,8 +70,8 @@ def test_lines_show_the_means(tmp_path, drawn):
         assert edge.replace("->", " → ") in texts(drawn[0])
 
 
-def test_lines_differ_by_colour_dash_and_marker(tmp_path, drawn):
-    draw_sweep(sweep_table({"set": [f"frame_{i}->last" for i in range(7)]}, wave), tmp_path)
+def test_lines_differ_by_colour_dash_and_marker():
+    drawn = draw_all(sweep_table({"set": [f"frame_{i}->last" for i in range(7)]}, wave))
     lines = drawn[0].axes[0].get_lines()[1:]
     assert len({line.get_color() for line in lines}) == 7
     assert len({line.get_marker() for line in lines}) == 7
@@ -88,39 +83,41 @@ def test_lines_differ_by_colour_dash_and_marker(tmp_path, drawn):
     assert len(set(LINES)) == 4
 
 
-def test_titles_say_what_is_shown(tmp_path, drawn):
-    draw_sweep(sweep_table(EDGES, wave, samples=6, width=9, note=NOTE), tmp_path)
+def test_titles_say_what_is_shown():
+    drawn = draw_all(sweep_table(EDGES, wave, samples=6, width=9, note=NOTE))
     shown = texts(drawn[1])
     assert "cross-frame: a-model" in shown
-    assert "n = 6, window 9 layers, center; band: 95% bootstrap interval" in shown
+    assert (
+        "window 9 layers, center; n = 6; band: 95% bootstrap interval over samples"
+        in shown.replace("\n", " ")
+    )
     assert NOTE in shown
     assert "layer" in shown
     assert "%" in drawn[1].axes[0].get_ylabel()
 
 
-def test_without_a_note_none_is_shown(tmp_path, drawn):
-    draw_sweep(sweep_table(EDGES, wave), tmp_path)
+def test_without_a_note_none_is_shown():
+    drawn = draw_all(sweep_table(EDGES, wave))
     assert "random" not in texts(drawn[0])
-    assert "\n" not in drawn[0].axes[0].get_title()
+    assert drawn[0].get_suptitle().count("\n") == 1
 
 
-def test_one_sample_says_that_there_is_no_band(tmp_path, drawn):
-    draw_sweep(sweep_table(EDGES, wave, samples=1), tmp_path)
+def test_one_sample_says_that_there_is_no_band():
+    drawn = draw_all(sweep_table(EDGES, wave, samples=1))
     assert not drawn[0].axes[0].collections
-    assert "n = 1" in texts(drawn[0])
     assert "one sample: no interval" in texts(drawn[0])
 
 
-def test_styles_without_a_width_show_none(tmp_path, drawn):
-    draw_sweep(sweep_table(EDGES, wave, style="top_down", width=9), tmp_path)
+def test_styles_without_a_width_show_none():
+    drawn = draw_all(sweep_table(EDGES, wave, style="top_down", width=9))
     assert "window top-down" in texts(drawn[0])
-    assert "9" not in drawn[0].axes[0].get_title().replace("95%", "")
+    assert "9" not in drawn[0].get_suptitle().replace("95%", "")
 
 
-def test_many_edges_become_a_heat_map(tmp_path, drawn):
+def test_many_edges_become_a_heat_map():
     edges = [f"frame_{index}->last" for index in range(11)]
     table = sweep_table({"set": edges}, lambda edge, s, layer: 9.0 * layer - len(edge), note=NOTE)
-    draw_sweep(table, tmp_path)
+    drawn = draw_all(table)
     axes = drawn[0].axes[0]
     (image,) = axes.get_images()
     wanted = [[9.0 * layer - len(edge) for layer in range(5)] for edge in edges]
@@ -132,55 +129,53 @@ def test_many_edges_become_a_heat_map(tmp_path, drawn):
 
 
 @pytest.mark.parametrize("count", [1, 4, 7, 11])
-def test_long_names_stay_inside(count, tmp_path, drawn):
+def test_long_names_stay_inside(count, tmp_path):
     edges = [f"frame_{i}->false_options+" * 3 + f"option_{i}->last" for i in range(count)]
     table = sweep_table({"set": edges}, wave, model="a-long/model-name-" * 6, note=NOTE * 2)
-    (path,) = draw_sweep(table, tmp_path)
-    with Image.open(path) as image:
+    (figure,) = draw_all(table)
+    with Image.open(save_figure(figure, tmp_path / "a.png")) as image:
         pixels = np.asarray(image.convert("L")).copy()
     border = np.concatenate([pixels[:2].ravel(), pixels[-2:].ravel(), pixels[:, :2].ravel()])
     assert border.min() == 255
     assert pixels[:, -2:].min() == 255
-    figure = drawn[0]
     for text in [figure._suptitle, *(text for box in figure.legends for text in box.get_texts())]:
         box = text.get_window_extent()
         assert box.x0 >= 0
         assert box.x1 <= 1300
 
 
-def test_names_are_not_formulas(tmp_path, drawn):
+def test_names_are_not_formulas():
     table = sweep_table({"set": ["$a->b", "x_{->y$^"]}, wave, model="$m_{", note="100$ or $^2")
-    draw_sweep(table, tmp_path)
+    drawn = draw_all(table)
     assert "$m_{" in texts(drawn[0])
 
 
 def test_same_results_give_the_same_bytes(tmp_path):
     table = sweep_table(EDGES, wave)
-    first = [path.read_bytes() for path in draw_sweep(table, tmp_path)]
-    assert [path.read_bytes() for path in draw_sweep(table, tmp_path)] == first
+    first, again = (
+        [save_figure(f, tmp_path / f"{name}.png").read_bytes() for name, f in drawn.items()]
+        for drawn in (draw_sweep(table), draw_sweep(table))
+    )
+    assert first == again
 
 
-def test_edges_that_come_late_join_their_set(tmp_path, drawn):
+def test_edges_that_come_late_join_their_set():
     first = sweep_table({"a": ["x->y"], "b": ["x->z"]}, wave)
     late = sweep_table({"a": ["w->y"]}, wave, samples=1)
-    paths = draw_sweep(pa.concat_tables([first, late]), tmp_path)
-    assert [path.name for path in paths] == ["a.png", "b.png"]
-    assert len(drawn) == 2
-    assert len(drawn[0].axes[0].get_lines()) == 3  # zero, and both edges
+    drawn = draw_sweep(pa.concat_tables([first, late]))
+    assert list(drawn) == ["a", "b"]
+    assert len(drawn["a"].axes[0].get_lines()) == 3  # zero, and both edges
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a\0b"])
-def test_edge_set_that_is_no_file_name(name, tmp_path):
-    folder = tmp_path / "figures"
+def test_edge_set_that_is_no_file_name(name):
     with pytest.raises(FlowjaxError, match="cannot be the name"):
-        draw_sweep(sweep_table({name: ["a->b"]}), folder)
-    assert not folder.exists()
+        draw_sweep(sweep_table({name: ["a->b"]}))
 
 
-def test_no_rows(tmp_path):
+def test_no_rows():
     with pytest.raises(FlowjaxError, match="no rows"):
-        draw_sweep(sweep_table(EDGES).slice(0, 0), tmp_path / "figures")
-    assert not (tmp_path / "figures").exists()
+        draw_sweep(sweep_table(EDGES).slice(0, 0))
 
 
 def test_no_global_state_of_matplotlib():

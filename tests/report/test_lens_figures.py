@@ -3,14 +3,13 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from flowjax.report.attention import draw_attention, video_attention
-from flowjax.report.lens import draw_overlay, draw_words
-from flowjax.report.probability import draw_probability
 from PIL import Image
 
 from flowjax.lens.pictures import Pictures
-from flowjax.report.canvas import NOT_IN_FONT, drawable
-from flowjax_experiments import attention, lens, probability
+from flowjax.report.canvas import NOT_IN_FONT, drawable, save_figure
+from flowjax_experiments.attention import Attention, draw_attention, video_attention
+from flowjax_experiments.lens import Lens, draw_overlay, draw_words
+from flowjax_experiments.probability import Probability, draw_probability
 
 TOKENS = [
     "$x$",
@@ -30,8 +29,8 @@ def rows(schema: pa.Schema, values: list[dict]) -> pa.Table:
     return pa.Table.from_pylist([blank | row for row in values], schema)
 
 
-def is_png(path) -> bool:
-    with Image.open(path) as image:
+def is_png(figure, folder) -> bool:
+    with Image.open(save_figure(figure, folder / "new" / "figure.png")) as image:
         return image.format == "PNG" and min(image.size) > 300
 
 
@@ -55,11 +54,10 @@ def test_any_token_is_written_on_frames(tmp_path, grid):
         for column in range(2 * grid)
     ]  # fmt: skip
     text = values[0] | {"row": -1, "column": -1}  # a token of text, in no place
-    table = rows(lens.SCHEMA, [*values, text])
+    table = rows(Lens.SCHEMA, [*values, text])
     frames = np.full((3, 40, 80, 3), 200, np.uint8)
-    path = draw_overlay(table, Pictures("s $1$", frames, (3,)), 3, tmp_path / "new" / "a.png")
-    assert is_png(path)
-    assert is_png(draw_words(table, tmp_path / "words.png"))
+    assert is_png(draw_overlay(table, Pictures("s $1$", frames, (3,)), 3), tmp_path)
+    assert is_png(draw_words(table), tmp_path)
 
 
 def test_any_token_is_in_the_table_of_tokens(tmp_path):
@@ -72,14 +70,15 @@ def test_any_token_is_in_the_table_of_tokens(tmp_path):
         for normed in (True, False)
         for layer in range(3)
     ]  # fmt: skip
-    for path in draw_probability(rows(probability.SCHEMA, values), tmp_path):
-        assert is_png(path)
+    for figure in draw_probability(rows(Probability.SCHEMA, values)).values():
+        assert is_png(figure, tmp_path)
 
 
 def test_samples_with_different_numbers_of_frames(tmp_path):
     values = [
         {
-            "sample_id": sample, "target": "last", "knockout": False, "edge": "", "cut_layers": "",
+            "sample_id": sample, "target": "last", "knockout": False, "edge": "", "cut_from": -1,
+            "cut_to": -1,
             "layer": layer, "head": -1, "frame": frame, "attention": 0.1 * (frame + 1),
             "rows": 1, "columns": 1, "weights": [0.1],
         }
@@ -87,7 +86,7 @@ def test_samples_with_different_numbers_of_frames(tmp_path):
         for layer in range(2)
         for frame in range(frames)
     ]  # fmt: skip
-    table = rows(attention.SCHEMA, values)
+    table = rows(Attention.SCHEMA, values)
     assert [at.base.mean for at in video_attention(table)] == pytest.approx([0.45, 0.45])
     assert video_attention(table)[0].change is None
-    assert is_png(draw_attention(table, tmp_path / "attention.png"))
+    assert is_png(draw_attention(table), tmp_path)

@@ -9,8 +9,8 @@ from pathlib import Path
 from flowjax.data.prompt import Question
 from flowjax.data.sample import Sample
 from flowjax.models.checkpoint import load_model
-from flowjax.sweeps.protocol import protocol
-from flowjax.sweeps.run import sweep
+from flowjax.runs.run import analyse
+from flowjax_experiments.sweep import Sweep
 
 COLOURS = ["red", "green", "blue", "white", "black"]
 
@@ -30,8 +30,8 @@ def main(model: str, clips: str, out: str, count: str) -> None:
         )
         for index in range(int(count))
     ]
-    asked = protocol(["cross-frame", "vql-to-ql"], width=3)
-    sweep(load_model(model), samples, asked, Path(out))
+    asked = Sweep(("cross-frame", "vql-to-ql"), window=3)
+    analyse(asked, load_model(model), samples, Path(out), chosen="all")
 
 
 if __name__ == "__main__":

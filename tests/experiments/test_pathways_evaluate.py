@@ -5,13 +5,11 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 import pytest
-from flowjax.report.pathways import MEASURES, against_random, conditions
-from flowjax_experiments.selection import Selection
 
 from flowjax.errors import FlowjaxError
 from flowjax.pathway import PRESETS, Pathway, default_pathway, write_pathway
 from flowjax.report.statistics import mean_interval, paired_interval
-from flowjax_experiments.pathways import SCHEMA, Asked, pathways_of
+from flowjax_experiments.pathways.evaluate import MEASURES, Evaluate, against_random, conditions
 from tests.experiments.checks import assert_redrawn, assert_refused, rows_of, settings_of
 
 LAYERS = 8
@@ -50,7 +48,6 @@ def test_rows(ran):
             assert draws[0]["true_probability"] != draws[1]["true_probability"]
     changed = [row["base_probability"] for row in rows]
     assert np.ptp(changed) > 1e-2
-    assert all(field.metadata[b"doc"] for field in SCHEMA)
     names = [pathway["name"] for pathway in settings_of(ran[0])["pathways"]]
     assert names == ["LLaVA-NeXT-7B-Video-FT, 8 layers"] * 2
 
@@ -85,28 +82,22 @@ def test_the_same_seeds_give_the_same_answers(flowjax, answering, benchmark, ran
             assert again[row["kind"], row["seed"]] == row["true_probability"]
 
 
-@pytest.fixture
-def asking(tmp_path):
-    one = Selection(video=tmp_path / "v.mp4", question="What?", options=("a", "b"), answer="A")
-    return lambda **fields: Asked(tmp_path, one, **fields)
-
-
-def test_which_pathways_are_meant(asking, tmp_path):
-    found = pathways_of(asking(), "videollama3", 28)
+def test_which_pathways_are_meant(tmp_path):
+    found = Evaluate().pathways("videollama3", 28)
     assert found == tuple(default_pathway("videollama3", 28, form) for form in ("paper", "strict"))
     assert found[0] == PRESETS["videollama3-7b"]
-    (strict,) = pathways_of(asking(pathway="llava-next-13b", form="strict"), "pllava", 40)
+    (strict,) = Evaluate(pathway="llava-next-13b", form="strict").pathways("pllava", 40)
     assert strict == dataclasses.replace(PRESETS["llava-next-13b"], form="strict")
-    (scaled,) = pathways_of(asking(pathway="llava-next-13b", form="paper"), "pllava", 8)
+    (scaled,) = Evaluate(pathway="llava-next-13b", form="paper").pathways("pllava", 8)
     assert scaled == PRESETS["llava-next-13b"].scaled(8)
     own = Pathway("mine", "strict", 8, (0, 1), (2,), (3, 4))
     write_pathway(tmp_path / "own.json", own)
     path = str(tmp_path / "own.json")
-    assert pathways_of(asking(pathway=path), "pllava", 8) == (own,)
-    both = pathways_of(asking(pathway=path, form="both"), "pllava", 8)
+    assert Evaluate(pathway=path).pathways("pllava", 8) == (own,)
+    both = Evaluate(pathway=path, form="both").pathways("pllava", 8)
     assert [pathway.form for pathway in both] == ["paper", "strict"]
     with pytest.raises(FlowjaxError, match="8 layers; the model has 32"):
-        pathways_of(asking(pathway=path), "pllava", 32)
+        Evaluate(pathway=path).pathways("pllava", 32)
 
 
 @pytest.mark.parametrize(
@@ -127,14 +118,14 @@ def table_of(rng, samples=6, seeds=3) -> pa.Table:
     rows = []
     for sample in range(samples):
         for kind, seed in [("full", -1), ("pathway", -1), *(("random", s) for s in range(seeds))]:
-            row = dict.fromkeys(SCHEMA.names, "x")
+            row = dict.fromkeys(Evaluate.SCHEMA.names, "x")
             row |= {"sample_id": f"s{sample}", "kind": kind, "seed": seed, "options": 4}
             row |= {"form": "" if kind == "full" else "paper", "correct": True}
             row |= {"kept_fraction": 1.0 if kind == "full" else 0.4}
             row |= {"new_correct": bool(rng.random() < 0.6)}
             row |= {"true_probability": rng.random(), "base_probability": rng.random()}
             rows.append(row)
-    return pa.Table.from_pylist(rows, SCHEMA)
+    return pa.Table.from_pylist(rows, Evaluate.SCHEMA)
 
 
 def test_comparisons_by_hand():

@@ -3,9 +3,6 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from flowjax.report.early_exit import TOLERANCES, Readings, judge
-from flowjax_experiments.early_exit import FRONTIER, SCHEMA
-from flowjax_experiments.halves import halves
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
@@ -15,7 +12,10 @@ from flowjax.data.tvbench import read_tvbench
 from flowjax.errors import FlowjaxError
 from flowjax.lens.early_exit import calibrate, exits, settled
 from flowjax.models.checkpoint import load_model
+from flowjax.runs.halves import halves
 from flowjax.sweeps.reference import full_forwards
+from flowjax_experiments.exit import FRONTIER, TOLERANCES, Exit, Readings, judge
+from tests.experiments.checks import assert_redrawn
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def run(flowjax, answering, benchmark, tmp_path_factory):
 
 def test_the_last_layer_is_the_model(run, answering, benchmark):
     table = pq.read_table(run[0] / "results.parquet")
-    assert table.schema.equals(SCHEMA)
+    assert table.schema.equals(Exit.SCHEMA)
     loaded = load_model(answering)
     layers = loaded.config.decoder.layers
     letters = [loaded.tokenizer.token_to_id(letter) for letter in "ABCD"]
@@ -57,9 +57,9 @@ def test_rules_and_figure_come_from_rows(run, flowjax):
     rules = pq.read_table(frontier)
     assert rules.schema.equals(FRONTIER)
     assert rules["tolerance"].to_pylist() == list(TOLERANCES)
-    before = [path.read_bytes() for path in (frontier, out / "figures" / "exit.png")]
-    assert flowjax("figures", out).out == printed
-    assert [path.read_bytes() for path in (frontier, out / "figures" / "exit.png")] == before
+    before = frontier.read_bytes()
+    assert_redrawn(flowjax, out, printed)
+    assert frontier.read_bytes() == before
 
 
 def test_one_question_has_no_halves(flowjax, answering, benchmark, tmp_path):

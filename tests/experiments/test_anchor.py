@@ -1,12 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from flowjax.report.anchor import draw_anchor
-from flowjax_experiments.open_ended import SCHEMA
 
 from flowjax.asked.asked import ask_sample
 from flowjax.data.prompt import Question
@@ -17,6 +14,8 @@ from flowjax.inference.greedy import greedy
 from flowjax.models.checkpoint import load_model
 from flowjax.models.embedded import Embedded
 from flowjax.sweeps.reference import full_forwards
+from flowjax_experiments.anchor import Anchor
+from tests.experiments.checks import assert_redrawn
 
 WINDOW = ["--window", 3, "--edges", "vql-to-ql"]
 
@@ -38,7 +37,7 @@ def run(flowjax, answering, video, tmp_path_factory):
 def test_the_anchor_under_full_forwards_of_the_continued_prompt(run, answering, video):
     """The prompt with two more token ids, embedded as text like any other."""
     table = pq.read_table(run[0] / "results.parquet")
-    assert table.schema.equals(SCHEMA)
+    assert table.schema.equals(Anchor.SCHEMA)
     loaded = load_model(answering)
     model, tokenizer = loaded.model, loaded.tokenizer
     asked = ask_sample(loaded, Sample("", "", video, Question("What moves?", ())))
@@ -74,13 +73,9 @@ def test_the_anchor_under_full_forwards_of_the_continued_prompt(run, answering, 
 
 def test_redrawn_from_rows(run, flowjax):
     out, printed = run
-    figure = out / "figures" / "anchor.png"
-    before = figure.read_bytes()
     assert "generated token 3" in printed
-    assert flowjax("figures", out).out == printed
-    assert figure.read_bytes() == before
-    again = flowjax("figures", out)
-    assert again.code == 0
+    assert_redrawn(flowjax, out, printed)
+    assert [path.name for path in (out / "figures").iterdir()] == ["vql-to-ql.png"]
 
 
 def test_the_first_token_of_a_benchmarks_answers_is_the_sweeps(
@@ -122,6 +117,7 @@ def test_an_answer_that_ends_before_the_anchor(answering, video):
     ("arguments", "words"),
     [
         (["--question", "What?"], "--video and --question"),
+        (["--data", "x", "--samples", "wrong"], "--samples wrong"),
         (["--data", "x", "--question", "What?"], "not both"),
         (["--token", 0, "--data", "x"], "--token 0"),
     ],
@@ -130,22 +126,3 @@ def test_bad_input_is_named(flowjax, answering, tmp_path, arguments, words):
     result = flowjax("anchor", answering, *arguments, "--out", tmp_path / "run")
     assert result.code == 2
     assert words in result.err
-
-
-def test_more_edges_than_are_told_apart(tmp_path):
-    """The seven that change most are drawn; all have rows."""
-    rows = []
-    for edge in range(9):
-        for layer in range(3):
-            row = dict.fromkeys(SCHEMA.names, "")
-            row |= {
-                "sample_id": "s",
-                "token": 1,
-                "edge_set": "$custom_{",
-                "edge": f"frame_{edge}->$",
-            }
-            row |= {"head": -1, "centre": layer, "width": 3, "relative_change": float(edge * layer)}
-            row |= {"base_probability": 0.5, "new_probability": 0.5, "model": "$m", "anchor": "$^"}
-            rows.append(row)
-    (path,) = draw_anchor(pa.Table.from_pylist(rows, SCHEMA), tmp_path)
-    assert path.stat().st_size > 10_000
