@@ -5,7 +5,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from flowjax.report.compare import cut_accuracies, paired_curves
 
 from flowjax.asked.asked import ask_sample
 from flowjax.data.tvbench import read_tvbench

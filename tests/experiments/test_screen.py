@@ -4,7 +4,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from flowjax.report.screen import agreement, screened
 
 from flowjax.asked.asked import ask_sample
 from flowjax.data.tvbench import read_tvbench
