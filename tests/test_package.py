@@ -1,6 +1,5 @@
 """The built wheel, installed into a clean environment and run."""
 
-import ast
 import os
 import subprocess
 import sys
@@ -70,24 +69,3 @@ def test_the_locks_name_no_cuda_build():
         lines = (ROOT / name).read_text().splitlines()
         assert len(lines) > 50
         assert not [line for line in lines if "cuda" in line or "nvidia" in line]
-
-
-def imported(path):
-    """The modules that a file names in its imports, at the top or inside functions."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def test_only_the_command_line_imports_upward():
-    for package in PACKAGES:
-        for path in (ROOT / package).rglob("*.py"):
-            tops = {name.partition(".")[0] for name in imported(path)}
-            own = {top for top in tops if top.startswith("flowjax")}
-            if package == "flowjax" and path.parent.name != "cli":
-                assert own <= {"flowjax"}, path
-            if package == "convert/flowjax_convert":
-                assert own <= {"flowjax", "flowjax_convert"}, path
