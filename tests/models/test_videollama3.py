@@ -17,7 +17,8 @@ from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
 from flowjax.models.families.videollama3 import FAMILY
-from flowjax.models.vision.siglip_navit import patch_rotary, read_all_frames, read_own_frame
+from flowjax.models.vision.block import read_everything
+from flowjax.models.vision.siglip_navit import patch_rotary, read_all_frames
 from flowjax_convert.run import convert, read_checkpoint
 from tests.convert.checkpoints import light_copy, rewrite, tensors_of
 from tests.models.parity import random_frames
@@ -252,5 +253,7 @@ def test_attention_across_frames_prefers_the_own_frame():
     same = frame[:, None] == frame
     np.testing.assert_allclose(read_all_frames(query, key, value), dense(scores + same), atol=1e-5)
     np.testing.assert_allclose(
-        read_own_frame(query, key, value), dense(jnp.where(same, scores, -jnp.inf)), atol=1e-5
+        jax.vmap(read_everything)(query, key, value),
+        dense(jnp.where(same, scores, -jnp.inf)),
+        atol=1e-5,
     )

@@ -1,7 +1,6 @@
 """The CLIP image encoder (Radford et al. 2021, arXiv 2103.00020), up to its feature layer."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +8,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from flowjax.errors import FlowjaxError
-from flowjax.models.activations import Activation, activate
-from flowjax.models.attention import PRECISION, Sources, attend
+from flowjax.models.activations import Activation
+from flowjax.models.attention import PRECISION
 from flowjax.models.stack import layer_at, stacked
+from flowjax.models.vision.block import Block, BlockConfig, norm_of, read_everything
 
 
 @dataclass(frozen=True)
@@ -33,83 +33,14 @@ class ClipConfig:
         """Patches along one side of an image."""
         return self.image_size // self.patch_size
 
+    @property
+    def block(self) -> BlockConfig:
+        """Of every layer."""
+        return BlockConfig(self.width, self.mlp_width, self.heads, self.norm_eps, self.activation)
+
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "ClipVision":
         """Make the encoder with random parameters."""
         return ClipVision(self, dtype, rngs)
-
-
-@runtime_checkable
-class LayerSizes(Protocol):
-    """What `ClipLayer` reads of an encoder's configuration."""
-
-    @property
-    def width(self) -> int:
-        """See `ClipConfig`."""
-        ...
-
-    @property
-    def mlp_width(self) -> int:
-        """See `ClipConfig`."""
-        ...
-
-    @property
-    def heads(self) -> int:
-        """See `ClipConfig`."""
-        ...
-
-    @property
-    def norm_eps(self) -> float:
-        """See `ClipConfig`."""
-        ...
-
-    @property
-    def activation(self) -> Activation:
-        """See `ClipConfig`."""
-        ...
-
-
-class ClipLayer(nnx.Module):
-    """One pre-norm encoder block with full attention."""
-
-    def __init__(self, config: LayerSizes, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
-        def linear(inputs: int, outputs: int) -> nnx.Linear:
-            return nnx.Linear(
-                inputs, outputs, dtype=dtype, param_dtype=dtype, precision=PRECISION, rngs=rngs
-            )
-
-        self.attention_norm = layer_norm(config, dtype, rngs)
-        self.query = linear(config.width, config.width)
-        self.key = linear(config.width, config.width)
-        self.value = linear(config.width, config.width)
-        self.output = linear(config.width, config.width)
-        self.mlp_norm = layer_norm(config, dtype, rngs)
-        self.up = linear(config.width, config.mlp_width)
-        self.down = linear(config.mlp_width, config.width)
-        self.config = config
-
-    def __call__(self, x: Float[Array, "n width"]) -> Float[Array, "n width"]:
-        """One image's tokens through the block."""
-        normed = self.attention_norm(x)
-        query, key, value = (
-            project(normed).reshape(len(x), self.config.heads, -1)
-            for project in (self.query, self.key, self.value)
-        )
-        position = jnp.arange(len(x), dtype=jnp.int32)
-        attended = attend(query, position, [Sources(key, value, position)], mask=None)
-        x = x + self.output(attended.output.reshape(x.shape))
-        return x + self.down(activate(self.config.activation, self.up(self.mlp_norm(x))))
-
-
-def layer_norm(config: LayerSizes, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Layer norm over the width, with two-pass statistics in float32."""
-    return nnx.LayerNorm(
-        config.width,
-        epsilon=config.norm_eps,
-        dtype=dtype,
-        param_dtype=dtype,
-        use_fast_variance=False,
-        rngs=rngs,
-    )
 
 
 def flat_patches(
@@ -159,8 +90,8 @@ class ClipVision(nnx.Module):
         self.position_embedding = nnx.Param(
             jax.random.normal(rngs.params(), (1 + config.grid**2, config.width), dtype) * 0.02
         )
-        self.input_norm = layer_norm(config, dtype, rngs)
-        self.layers = stacked(lambda rngs: ClipLayer(config, dtype, rngs), config.layers, rngs)
+        self.input_norm = norm_of("layer_norm", config.width, config.norm_eps, dtype, rngs)
+        self.layers = stacked(lambda rngs: Block(config.block, dtype, rngs), config.layers, rngs)
 
     def __call__(
         self, pixel_values: Float[Array, "frames channels size size"]
@@ -175,7 +106,7 @@ class ClipVision(nnx.Module):
         x = self.input_norm(x + self.position_embedding[...])
 
         def step(x: Array, index: Array) -> tuple[Array, None]:
-            return layer_at(self.layers, index)(x), None
+            return layer_at(self.layers, index)(x, read_everything), None
 
         x, _ = jax.lax.scan(step, x, jnp.arange(self.config.layers))
         return x[1:]

@@ -3,6 +3,7 @@
 Most layers attend within windows of a frame, some within the whole frame; none across frames.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Float, Int32
 
-from flowjax.models.activations import Activation, activate
-from flowjax.models.attention import PRECISION, Sources, attend, masked_softmax
-from flowjax.models.rope import Rotary, rotate
+from flowjax.models.activations import Activation
+from flowjax.models.attention import PRECISION, masked_softmax
 from flowjax.models.stack import layer_at, stacked
+from flowjax.models.vision.block import Block, BlockConfig, read_everything, rotated
 from flowjax.models.vision.siglip_navit import patch_rotary
 
 NORM_EPS = 1e-6
@@ -50,6 +51,19 @@ class Qwen25VisionConfig:
     def patch_values(self) -> int:
         """Values of one patch in three channels."""
         return 3 * self.frames_per_patch * self.patch_size**2
+
+    @property
+    def block(self) -> BlockConfig:
+        """Of every layer."""
+        return BlockConfig(
+            self.width,
+            self.mlp_width,
+            self.heads,
+            NORM_EPS,
+            self.activation,
+            norm="rms_norm",
+            gated=True,
+        )
 
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "Qwen25Vision":
         """Make the encoder with random parameters."""
@@ -107,57 +121,6 @@ def attend_in_windows(
     return output.astype(query.dtype).reshape(-1, *query.shape[1:])[windows.place]
 
 
-class Qwen25VisionLayer(nnx.Module):
-    """One pre-norm block: attention, then a gated MLP."""
-
-    def __init__(self, config: Qwen25VisionConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
-        def linear(inputs: int, outputs: int) -> nnx.Linear:
-            return nnx.Linear(
-                inputs, outputs, dtype=dtype, param_dtype=dtype, precision=PRECISION, rngs=rngs
-            )
-
-        def norm() -> nnx.RMSNorm:
-            return nnx.RMSNorm(
-                config.width, epsilon=NORM_EPS, dtype=dtype, param_dtype=dtype, rngs=rngs
-            )
-
-        self.attention_norm = norm()
-        self.query = linear(config.width, config.width)
-        self.key = linear(config.width, config.width)
-        self.value = linear(config.width, config.width)
-        self.output = linear(config.width, config.width)
-        self.mlp_norm = norm()
-        self.gate = linear(config.width, config.mlp_width)
-        self.up = linear(config.width, config.mlp_width)
-        self.down = linear(config.mlp_width, config.width)
-        self.config = config
-
-    def __call__(
-        self,
-        x: Float[Array, "n width"],
-        rotary: Rotary,
-        windows: Windows,
-        full: Bool[Array, ""],
-    ) -> Float[Array, "n width"]:
-        """One frame's patches through the block; `full` widens attention to the whole frame."""
-        normed = self.attention_norm(x)
-        query, key, value = (
-            project(normed).reshape(len(x), self.config.heads, -1)
-            for project in (self.query, self.key, self.value)
-        )
-        query, key = rotate(query, rotary), rotate(key, rotary)
-        position = jnp.arange(len(x), dtype=jnp.int32)
-        attended = jax.lax.cond(
-            full,
-            lambda: attend(query, position, [Sources(key, value, position)], mask=None).output,
-            lambda: attend_in_windows(query, key, value, windows),
-        )
-        x = x + self.output(attended.reshape(x.shape))
-        normed = self.mlp_norm(x)
-        gate = activate(self.config.activation, self.gate(normed))
-        return x + self.down(gate * self.up(normed))
-
-
 class Qwen25Vision(nnx.Module):
     """Patches of pairs of frames to features; pairs do not see each other."""
 
@@ -172,9 +135,7 @@ class Qwen25Vision(nnx.Module):
             precision=PRECISION,
             rngs=rngs,
         )
-        self.layers = stacked(
-            lambda rngs: Qwen25VisionLayer(config, dtype, rngs), config.layers, rngs
-        )
+        self.layers = stacked(lambda rngs: Block(config.block, dtype, rngs), config.layers, rngs)
 
     def __call__(
         self, pixel_values: Float[Array, "frames rows columns block values"]
@@ -195,7 +156,17 @@ class Qwen25Vision(nnx.Module):
 
         def encode(patches: Array) -> Array:
             def step(x: Array, index: Array) -> tuple[Array, None]:
-                return layer_at(self.layers, index)(x, rotary, windows, full[index]), None
+                def read(query: Array, key: Array, value: Array) -> Array:
+                    return jax.lax.cond(
+                        full[index],
+                        read_everything,
+                        functools.partial(attend_in_windows, windows=windows),
+                        query,
+                        key,
+                        value,
+                    )
+
+                return layer_at(self.layers, index)(x, rotated(rotary, read)), None
 
             x = self.patch_embedding(patches)
             return jax.lax.scan(step, x, jnp.arange(config.layers))[0]

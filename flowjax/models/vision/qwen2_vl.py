@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 from flowjax.models.activations import Activation
 from flowjax.models.attention import PRECISION
 from flowjax.models.stack import layer_at, stacked
-from flowjax.models.vision.qwen3_vl import NORM_EPS, Qwen3VisionLayer
+from flowjax.models.vision.block import Block, BlockConfig, read_everything, rotated
+from flowjax.models.vision.qwen3_vl import NORM_EPS
 from flowjax.models.vision.siglip_navit import patch_rotary
 
 
@@ -39,9 +40,9 @@ class Qwen2VisionConfig:
         return 3 * self.frames_per_patch * self.patch_size**2
 
     @property
-    def norm_eps(self) -> float:
-        """Of the layers' norms, which no configuration sets."""
-        return NORM_EPS
+    def block(self) -> BlockConfig:
+        """Of every layer."""
+        return BlockConfig(self.width, self.mlp_width, self.heads, NORM_EPS, self.activation)
 
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "Qwen2Vision":
         """Make the encoder with random parameters."""
@@ -62,9 +63,7 @@ class Qwen2Vision(nnx.Module):
             precision=PRECISION,
             rngs=rngs,
         )
-        self.layers = stacked(
-            lambda rngs: Qwen3VisionLayer(config, dtype, rngs), config.layers, rngs
-        )
+        self.layers = stacked(lambda rngs: Block(config.block, dtype, rngs), config.layers, rngs)
 
     def __call__(
         self, pixel_values: Float[Array, "frames rows columns block values"]
@@ -83,7 +82,7 @@ class Qwen2Vision(nnx.Module):
 
         def encode(patches: Array) -> Array:
             def step(x: Array, index: Array) -> tuple[Array, None]:
-                return layer_at(self.layers, index)(x, rotary), None
+                return layer_at(self.layers, index)(x, rotated(rotary, read_everything)), None
 
             x = self.patch_embedding(patches)
             return jax.lax.scan(step, x, jnp.arange(config.layers))[0]

@@ -8,11 +8,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32
 
-from flowjax.models.activations import Activation, activate
-from flowjax.models.attention import PRECISION, Sources, attend
-from flowjax.models.rope import Rotary, rotate
+from flowjax.models.activations import Activation
+from flowjax.models.attention import PRECISION
 from flowjax.models.stack import layer_at, stacked
-from flowjax.models.vision.clip import LayerSizes
+from flowjax.models.vision.block import Block, BlockConfig, read_everything, rotated
 from flowjax.models.vision.siglip_navit import patch_rotary
 
 NORM_EPS = 1e-6
@@ -47,9 +46,9 @@ class Qwen3VisionConfig:
         return 3 * self.frames_per_patch * self.patch_size**2
 
     @property
-    def norm_eps(self) -> float:
-        """Of the layers' norms, which no configuration sets."""
-        return NORM_EPS
+    def block(self) -> BlockConfig:
+        """Of every layer."""
+        return BlockConfig(self.width, self.mlp_width, self.heads, NORM_EPS, self.activation)
 
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "Qwen3Vision":
         """Make the encoder with random parameters."""
@@ -61,49 +60,6 @@ def interpolation_matrix(length: int, size: int) -> Float32[np.ndarray, "size le
     point = np.arange(size) * (length - 1) / max(size - 1, 1)
     distance = np.abs(point[:, None] - np.arange(length))
     return np.maximum(1 - distance, 0).astype(np.float32)
-
-
-class Qwen3VisionLayer(nnx.Module):
-    """One pre-norm block with attention within a frame."""
-
-    def __init__(self, config: LayerSizes, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
-        def linear(inputs: int, outputs: int) -> nnx.Linear:
-            return nnx.Linear(
-                inputs, outputs, dtype=dtype, param_dtype=dtype, precision=PRECISION, rngs=rngs
-            )
-
-        def norm() -> nnx.LayerNorm:
-            return nnx.LayerNorm(
-                config.width,
-                epsilon=config.norm_eps,
-                dtype=dtype,
-                param_dtype=dtype,
-                use_fast_variance=False,
-                rngs=rngs,
-            )
-
-        self.attention_norm = norm()
-        self.query = linear(config.width, config.width)
-        self.key = linear(config.width, config.width)
-        self.value = linear(config.width, config.width)
-        self.output = linear(config.width, config.width)
-        self.mlp_norm = norm()
-        self.up = linear(config.width, config.mlp_width)
-        self.down = linear(config.mlp_width, config.width)
-        self.config = config
-
-    def __call__(self, x: Float[Array, "n width"], rotary: Rotary) -> Float[Array, "n width"]:
-        """One frame's patches through the block."""
-        normed = self.attention_norm(x)
-        query, key, value = (
-            project(normed).reshape(len(x), self.config.heads, -1)
-            for project in (self.query, self.key, self.value)
-        )
-        position = jnp.arange(len(x), dtype=jnp.int32)
-        own = Sources(rotate(key, rotary), value, position)
-        attended = attend(rotate(query, rotary), position, [own], mask=None)
-        x = x + self.output(attended.output.reshape(x.shape))
-        return x + self.down(activate(self.config.activation, self.up(self.mlp_norm(x))))
 
 
 class Qwen3Vision(nnx.Module):
@@ -122,9 +78,7 @@ class Qwen3Vision(nnx.Module):
         self.position_embedding = nnx.Param(
             jax.random.normal(rngs.params(), (config.positions**2, config.width), dtype) * 0.02
         )
-        self.layers = stacked(
-            lambda rngs: Qwen3VisionLayer(config, dtype, rngs), config.layers, rngs
-        )
+        self.layers = stacked(lambda rngs: Block(config.block, dtype, rngs), config.layers, rngs)
 
     def __call__(
         self, pixel_values: Float[Array, "frames rows columns block values"]
@@ -146,7 +100,7 @@ class Qwen3Vision(nnx.Module):
         def encode(patches: Array) -> Array:
             def step(carry: tuple[Array, Array], index: Array) -> tuple[tuple[Array, Array], None]:
                 x, kept = carry
-                x = layer_at(self.layers, index)(x, rotary)
+                x = layer_at(self.layers, index)(x, rotated(rotary, read_everything))
                 return (x, jnp.where(kept_layers == index, x, kept)), None
 
             x = self.patch_embedding(patches) + position

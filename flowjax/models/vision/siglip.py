@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 from flowjax.models.activations import Activation
 from flowjax.models.attention import PRECISION
 from flowjax.models.stack import layer_at, stacked
-from flowjax.models.vision.clip import ClipLayer, flat_patches
+from flowjax.models.vision.block import Block, BlockConfig, read_everything
+from flowjax.models.vision.clip import flat_patches
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class SiglipConfig:
     def grid(self) -> int:
         """Patches along one side of an image."""
         return self.image_size // self.patch_size
+
+    @property
+    def block(self) -> BlockConfig:
+        """Of every layer."""
+        return BlockConfig(self.width, self.mlp_width, self.heads, self.norm_eps, self.activation)
 
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "SiglipVision":
         """Make the encoder with random parameters."""
@@ -53,7 +59,7 @@ class SiglipVision(nnx.Module):
         self.position_embedding = nnx.Param(
             jax.random.normal(rngs.params(), (config.grid**2, config.width), dtype) * 0.02
         )
-        self.layers = stacked(lambda rngs: ClipLayer(config, dtype, rngs), config.layers, rngs)
+        self.layers = stacked(lambda rngs: Block(config.block, dtype, rngs), config.layers, rngs)
 
     def __call__(
         self, pixel_values: Float[Array, "frames channels size size"]
@@ -66,7 +72,7 @@ class SiglipVision(nnx.Module):
         x = self.patch_embedding(patches) + self.position_embedding[...]
 
         def step(x: Array, index: Array) -> tuple[Array, None]:
-            return layer_at(self.layers, index)(x), None
+            return layer_at(self.layers, index)(x, read_everything), None
 
         x, _ = jax.lax.scan(step, x, jnp.arange(self.config.layers))
         return x

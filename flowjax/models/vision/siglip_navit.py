@@ -4,6 +4,7 @@ A SigLIP encoder (Zhai et al. 2023, arXiv 2303.15343) whose position embedding i
 row and column of a patch, so that frames may have any size.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -12,10 +13,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from flowjax.models.activations import Activation, activate
+from flowjax.models.activations import Activation
 from flowjax.models.attention import PRECISION, Sources, attend
 from flowjax.models.rope import Rotary, rotate
 from flowjax.models.stack import layer_at, stacked
+from flowjax.models.vision.block import Block, BlockConfig, norm_of, read_everything, rotated
 
 
 @dataclass(frozen=True)
@@ -39,57 +41,14 @@ class SiglipNavitConfig:
     rope_theta: float
     across_frames: bool
 
+    @property
+    def block(self) -> BlockConfig:
+        """Of every layer."""
+        return BlockConfig(self.width, self.mlp_width, self.heads, self.norm_eps, self.activation)
+
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "SiglipNavit":
         """Make the encoder with random parameters."""
         return SiglipNavit(self, dtype, rngs)
-
-
-class SiglipNavitLayer(nnx.Module):
-    """One pre-norm encoder block."""
-
-    def __init__(self, config: SiglipNavitConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
-        def linear(inputs: int, outputs: int) -> nnx.Linear:
-            return nnx.Linear(
-                inputs, outputs, dtype=dtype, param_dtype=dtype, precision=PRECISION, rngs=rngs
-            )
-
-        self.attention_norm = layer_norm(config, dtype, rngs)
-        self.query = linear(config.width, config.width)
-        self.key = linear(config.width, config.width)
-        self.value = linear(config.width, config.width)
-        self.output = linear(config.width, config.width)
-        self.mlp_norm = layer_norm(config, dtype, rngs)
-        self.up = linear(config.width, config.mlp_width)
-        self.down = linear(config.mlp_width, config.width)
-        self.config = config
-
-    def __call__(
-        self, x: Float[Array, "frames n width"], rotary: Rotary
-    ) -> Float[Array, "frames n width"]:
-        """The patches of all frames through the block; `rotary` is that of one frame."""
-        normed = self.attention_norm(x)
-        query, key, value = (
-            project(normed).reshape(*x.shape[:2], self.config.heads, -1)
-            for project in (self.query, self.key, self.value)
-        )
-        turn = jax.vmap(lambda heads: rotate(heads, rotary))
-        read = read_all_frames if self.config.across_frames else read_own_frame
-        x = x + self.output(read(turn(query), turn(key), value).reshape(x.shape))
-        return x + self.down(activate(self.config.activation, self.up(self.mlp_norm(x))))
-
-
-def read_own_frame(
-    query: Float[Array, "frames n heads d"],
-    key: Float[Array, "frames n heads d"],
-    value: Float[Array, "frames n heads d"],
-) -> Float[Array, "frames n heads d"]:
-    """Attention within each frame."""
-    position = jnp.arange(query.shape[1], dtype=jnp.int32)
-
-    def one_frame(query: Array, key: Array, value: Array) -> Array:
-        return attend(query, position, [Sources(key, value, position)], mask=None).output
-
-    return jax.vmap(one_frame)(query, key, value)
 
 
 def read_all_frames(
@@ -113,18 +72,6 @@ def read_all_frames(
     return jax.lax.map(one_frame, jnp.arange(frames))
 
 
-def layer_norm(config: SiglipNavitConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Layer norm over the width, with two-pass statistics in float32."""
-    return nnx.LayerNorm(
-        config.width,
-        epsilon=config.norm_eps,
-        dtype=dtype,
-        param_dtype=dtype,
-        use_fast_variance=False,
-        rngs=rngs,
-    )
-
-
 class SiglipNavit(nnx.Module):
     """Patches of every frame to one feature for every merged block of patches."""
 
@@ -138,10 +85,8 @@ class SiglipNavit(nnx.Module):
             precision=PRECISION,
             rngs=rngs,
         )
-        self.layers = stacked(
-            lambda rngs: SiglipNavitLayer(config, dtype, rngs), config.layers, rngs
-        )
-        self.output_norm = layer_norm(config, dtype, rngs)
+        self.layers = stacked(lambda rngs: Block(config.block, dtype, rngs), config.layers, rngs)
+        self.output_norm = norm_of("layer_norm", config.width, config.norm_eps, dtype, rngs)
 
     def __call__(
         self, pixel_values: Float[Array, "frames rows columns merged values"]
@@ -159,10 +104,17 @@ class SiglipNavit(nnx.Module):
             head_dim=self.config.width // self.config.heads,
             theta=self.config.rope_theta,
         )
+        turned = jax.vmap(functools.partial(rotate, rotary=rotary))
+        own_frame = jax.vmap(rotated(rotary, read_everything))
+
+        def all_frames(query: Array, key: Array, value: Array) -> Array:
+            return read_all_frames(turned(query), turned(key), value)
+
+        read = all_frames if self.config.across_frames else own_frame
         x = self.patch_embedding(pixel_values).reshape(frames, -1, self.config.width)
 
         def step(x: Array, index: Array) -> tuple[Array, None]:
-            return layer_at(self.layers, index)(x, rotary), None
+            return layer_at(self.layers, index)(x, read), None
 
         x, _ = jax.lax.scan(step, x, jnp.arange(self.config.layers))
         x = self.output_norm(x)
