@@ -10,7 +10,8 @@ from collections.abc import Collection, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from flowjax.inference.greedy import greedy
+from flowjax.inference.compile import compile_pathway
+from flowjax.inference.decode import Sampling, generate
 from flowjax.layout import TokenLayout
 from flowjax.models.embedded import Embedded
 from flowjax.models.video_llm import VideoLLM
@@ -30,8 +31,12 @@ def tokens_until(
     Raises:
         FlowjaxError: `count` is less than 1.
     """
-    tokens = greedy(model, embedded, count).tolist()
-    return None if set(tokens) & set(stop) else tuple(tokens)
+    everything = TokenLayout.from_cells(["last"] * len(embedded.x))
+    compiled = compile_pathway(everything, (), model.decoder.config, room=count - 1)
+    tokens = tuple(
+        generate(model.decoder, embedded, compiled, tokens=count, sampling=Sampling(), stop=stop)
+    )
+    return tokens if len(tokens) == count else None
 
 
 def continued(

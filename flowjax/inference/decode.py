@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 from flowjax.edges import NOBODY
 from flowjax.errors import FlowjaxError
 from flowjax.inference.compile import Compiled, Cut
-from flowjax.inference.prefill import Entries, ThinCache, lower_prefill
+from flowjax.inference.prefill import Entries, ThinCache, lower_prefill, prefill
 from flowjax.models.attention import Sources, attend
 from flowjax.models.decoder import Decoder, DecoderLayer
 from flowjax.models.embedded import Embedded
@@ -181,7 +181,8 @@ def generate(
         tokens: at most.
         sampling: how tokens are chosen.
         stop: tokens that end the text; they are not given.
-        ready: what `programs` compiled for these arguments; None compiles it first.
+        ready: what `programs` compiled for these arguments; None compiles what a call is the
+            first to need, and shares it with later calls.
 
     Raises:
         FlowjaxError: `tokens` is less than 1.
@@ -190,12 +191,19 @@ def generate(
         raise FlowjaxError(f"tokens to generate: {tokens}; at least 1 is needed")
     if compiled.room < tokens - 1:
         raise ValueError(f"room for {compiled.room} generated tokens, not {tokens - 1}")
-    run = programs(decoder, embedded, compiled, sampling) if ready is None else ready
-    logits, cache = run.prefill(decoder, embedded, run.pathway)
+    if ready is None:
+        logits, cache = prefill(decoder, embedded, compiled)
+    else:
+        logits, cache = ready.prefill(decoder, embedded, ready.pathway)
     for step in range(tokens):
-        token = run.choose(logits, jnp.asarray(step, jnp.int32))
+        index = jnp.asarray(step, jnp.int32)
+        token = choose(logits, index, sampling) if ready is None else ready.choose(logits, index)
         if int(token) in stop:
             return
         yield int(token)
-        if step < tokens - 1:
-            logits, cache = run.decode(decoder, cache, run.pathway, token)
+        if step == tokens - 1:
+            return
+        if ready is None:
+            logits, cache = decode(decoder, cache, compiled, token)
+        else:
+            logits, cache = ready.decode(decoder, cache, ready.pathway, token)

@@ -10,12 +10,12 @@ from flowjax.data.prompt import Question
 from flowjax.data.sample import Sample
 from flowjax.edges import Edge, Knockout
 from flowjax.inference.anchor import continued, tokens_until
-from flowjax.inference.greedy import greedy
 from flowjax.models.checkpoint import load_model
 from flowjax.models.embedded import Embedded
 from flowjax.sweeps.reference import full_forwards
 from flowjax_experiments.anchor import Anchor
 from tests.experiments.checks import assert_redrawn
+from tests.inference.masked import masked_tokens
 
 WINDOW = ["--window", 3, "--edges", "vql-to-ql"]
 
@@ -43,15 +43,15 @@ def test_the_anchor_under_full_forwards_of_the_continued_prompt(run, answering, 
     asked = ask_sample(loaded, Sample("", "", video, Question("What moves?", ())))
     prompt, embedded = asked.prompt, asked.embedded
     assert "options" not in prompt.layout.groups
-    tokens = greedy(model, embedded, 3)
+    tokens, _ = masked_tokens(model.decoder, embedded, prompt.layout, (), 3)
     rows = table.to_pylist()
-    assert rows[0]["generated"] == tokenizer.decode(tokens[:2].tolist())
-    assert {row["anchor"] for row in rows} == {tokenizer.decode([int(tokens[2])])}
+    assert rows[0]["generated"] == tokenizer.decode(tokens[:2])
+    assert {row["anchor"] for row in rows} == {tokenizer.decode([tokens[2]])}
 
     n = prompt.layout.length
     x = jnp.concatenate([embedded.x, model.decoder.embedding(jnp.asarray(tokens[:2]))])
     longer = Embedded.of(x)
-    _, layout = continued(model, embedded, prompt.layout, tokens[:2].tolist())
+    _, layout = continued(model, embedded, prompt.layout, tokens[:2])
     assert layout.positions("last").tolist() == [n - 1, n, n + 1]
     knockouts = [
         Knockout((Edge.parse(row["edge"]),), layers)

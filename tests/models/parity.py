@@ -30,7 +30,7 @@ from flowjax.asked.asked import Asked as AskedPrompt
 from flowjax.data.prompt import Question, VideoShape
 from flowjax.data.sample import Sample
 from flowjax.edges import Knockout, cut_table, dense, parse_edges, windows
-from flowjax.inference.greedy import greedy
+from flowjax.inference.anchor import tokens_until
 from flowjax.layout import EncodedPrompt, encode_prompt
 from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.models.decoder import Keep
@@ -328,7 +328,7 @@ def check_generation(asked: Asked, tokens: int = 32) -> None:
     # From embeddings, only the new tokens are returned.
     expected = out[0, 0 if ids is None else ids.shape[1] :].numpy()
     assert len(expected) == tokens
-    ours = greedy(asked.pair.ours.model, asked.embedded, tokens)
+    ours = tokens_until(asked.pair.ours.model, asked.embedded, tokens, stop=())
     np.testing.assert_array_equal(ours, expected)
     assert len(set(expected.tolist())) > 2, "the same few tokens again and again test little"
 
