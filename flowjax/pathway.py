@@ -22,6 +22,7 @@ from flowjax.edges import CROSS_FRAME, DenseMask, Edge, Knockout, edge_table
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, check_writable, read_json
 from flowjax.layout import TokenLayout
+from flowjax.models.registry import families
 
 FORMS = ("paper", "strict")
 KEPT = ("cross_frame", "video_to_question", "question_to_last", "last_to_last")
@@ -140,14 +141,6 @@ PRESETS = MappingProxyType(
 )
 """The paper's pathways, in its literal form, by short names."""
 
-_OF_FAMILY = {
-    "pllava": ("llava-next-7b", "llava-next-13b"),
-    "internvl": ("mini-internvl-4b",),
-    "videollama3": ("videollama3-7b",),
-    "video_llama_3": ("videollama3-7b",),
-}
-"""Presets found on models of a family."""
-
 
 def preset(name: str, form: str) -> Pathway:
     """One of the paper's pathways by its short name.
@@ -169,7 +162,8 @@ def default_pathway(family: str, layers: int, form: str) -> Pathway:
     Raises:
         FlowjaxError: an unknown form.
     """
-    names = _OF_FAMILY.get(family, ("llava-next-7b",))
+    known = families().get(family)
+    names = known.pathways if known and known.pathways else ("llava-next-7b",)
     name = min(names, key=lambda name: abs(PRESETS[name].layers - layers))
     return preset(name, form).scaled(layers)
 

@@ -101,6 +101,10 @@ class FramePreprocessor:
         """
         return cls(*_read_crop(config, source))
 
+    def seen(self, frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t side side 3"]:
+        """The part of the frames that a model reads: the square in the middle."""
+        return centre_square(frames)
+
     def __call__(
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> Float32[np.ndarray, "frames 3 size size"]:
@@ -139,6 +143,10 @@ class CropPreprocessor:
         """
         return cls(*_read_crop(config, source))
 
+    def seen(self, frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t side side 3"]:
+        """The part of the frames that a model reads: the square in the middle."""
+        return centre_square(frames)
+
     def __call__(
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> Float32[np.ndarray, "frames 3 size size"]:
@@ -175,6 +183,10 @@ class SquarePreprocessor:
         normalisation = read_normalisation(fields, _CLIP_MEAN, _CLIP_STD)
         fields.finish(*UNREAD, SQUARE_UNREAD)
         return cls(size, normalisation)
+
+    def seen(self, frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
+        """The part of the frames that a model reads: all of them."""
+        return frames
 
     def __call__(
         self, frames: UInt8[np.ndarray, "frames height width 3"]
@@ -223,6 +235,10 @@ class PatchPreprocessor:
         fields.finish(*UNREAD)
         return cls(patch, merge, least, most, normalisation)
 
+    def seen(self, frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
+        """The part of the frames that a model reads: all of them."""
+        return frames
+
     def __call__(
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> Float32[np.ndarray, "frames rows columns merged values"]:
@@ -261,6 +277,14 @@ class PatchPreprocessor:
             new_height = math.ceil(height * beta / factor) * factor
             new_width = math.ceil(width * beta / factor) * factor
         return new_height, new_width
+
+
+def centre_square(frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t side side 3"]:
+    """The largest square in the middle of every frame."""
+    height, width = frames.shape[1:3]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return frames[:, top : top + side, left : left + side]
 
 
 def _resize_short_side(image: Image.Image, size: int) -> Image.Image:

@@ -50,6 +50,10 @@ class SharedBudgetPreprocessor:
             )
         return cls(patches)
 
+    def seen(self, frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
+        """The part of the frames that a model reads: all of them."""
+        return frames
+
     def __call__(
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> Float32[np.ndarray, "frames rows columns block values"]:

@@ -49,6 +49,10 @@ class TemporalPatchPreprocessor:
     whole_video: bool
     normalisation: Normalisation
 
+    def seen(self, frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
+        """The part of the frames that a model reads: all of them."""
+        return frames
+
     def __call__(
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> Float32[np.ndarray, "patches rows columns block values"]:

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from flowjax.data.preprocess import CropPreprocessor, FramePreprocessor
 from flowjax.data.sample import Sample
 from flowjax.data.video import read_frames
 from flowjax.errors import FlowjaxError
@@ -52,12 +51,7 @@ def pictures_of(loaded: LoadedModel, sample: Sample, count: int, layers: Sequenc
         sample.video, loaded.config.frames, start=sample.start, end=sample.end, by=sample.by
     )
     chosen = np.arange(count) * len(clip.frames) // count
-    frames = clip.frames[chosen]
-    if isinstance(loaded.preprocess, FramePreprocessor | CropPreprocessor):
-        height, width = frames.shape[1:3]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        frames = frames[:, top : top + side, left : left + side]
+    frames = loaded.preprocess.seen(clip.frames[chosen])
     small = np.stack([_smaller(frame) for frame in frames])
     return Pictures(sample.sample_id, small, tuple(layers))
 

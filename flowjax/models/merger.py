@@ -5,10 +5,12 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from flowjax.models.attention import PRECISION
+from flowjax.models.places import block_places
 from flowjax.models.stack import layer_at, stacked
 from flowjax.models.video_llm import DeepstackVideo
 
@@ -28,6 +30,12 @@ class MergerConfig:
     outputs: int
     block: int
     norm: Literal["rms", "layer"]
+
+    def places(
+        self, positions: Int[np.ndarray, " n"], frames: int, pixels: tuple[int, ...]
+    ) -> Int[np.ndarray, "frames rows columns"]:
+        """See `ProjectorConfig.places`."""
+        return block_places(positions, pixels)
 
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "PatchMerger":
         """Make the projector with random parameters."""
@@ -79,6 +87,12 @@ class DeepstackMergerConfig:
 
     merger: MergerConfig
     earlier: int
+
+    def places(
+        self, positions: Int[np.ndarray, " n"], frames: int, pixels: tuple[int, ...]
+    ) -> Int[np.ndarray, "frames rows columns"]:
+        """See `ProjectorConfig.places`."""
+        return block_places(positions, pixels)
 
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "DeepstackMerger":
         """Make the projector with random parameters."""

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from flowjax.models.activations import Activation, activate
 from flowjax.models.attention import PRECISION
+from flowjax.models.places import square_places
 
 NORM_EPS = 1e-5
 """Of the projector's norm, which no configuration sets."""
@@ -34,6 +36,13 @@ class PixelShuffleConfig:
     def tokens_per_frame(self) -> int:
         """Embeddings of one frame."""
         return (self.grid // self.block) ** 2
+
+    def places(
+        self, positions: Int[np.ndarray, " n"], frames: int, pixels: tuple[int, ...]
+    ) -> Int[np.ndarray, "frames rows columns"]:
+        """See `ProjectorConfig.places`."""
+        found = square_places(positions, frames)
+        return found.transpose(0, 2, 1) if self.transposed else found
 
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "PixelShuffleProjector":
         """Make the projector with random parameters."""

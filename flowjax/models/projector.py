@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from flowjax.models.activations import Activation, activate
 from flowjax.models.attention import PRECISION
+from flowjax.models.places import block_places
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,12 @@ class MlpProjectorConfig:
     inputs: int
     outputs: int
     activation: Activation
+
+    def places(
+        self, positions: Int[np.ndarray, " n"], frames: int, pixels: tuple[int, ...]
+    ) -> Int[np.ndarray, "frames rows columns"]:
+        """See `ProjectorConfig.places`."""
+        return block_places(positions, pixels)
 
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "MlpProjector":
         """Make the projector with random parameters."""
@@ -53,6 +61,12 @@ class PoolingProjectorConfig:
     grid: tuple[int, int, int]
     pooling: tuple[int, int, int]
     activation: Activation
+
+    def places(
+        self, positions: Int[np.ndarray, " n"], frames: int, pixels: tuple[int, ...]
+    ) -> Int[np.ndarray, "frames rows columns"]:
+        """See `ProjectorConfig.places`."""
+        return positions.reshape(self.pooling)
 
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "PoolingProjector":
         """Make the projector with random parameters."""

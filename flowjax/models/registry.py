@@ -5,7 +5,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, UInt8
 from numpy import ndarray
@@ -15,8 +15,18 @@ from flowjax.data.prompt import Prompt, Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.models.video_llm import VideoLLMConfig
 
-Preprocess = Callable[[UInt8[ndarray, "t h w c"]], Float[ndarray, "t ..."]]
-"""Frames in RGB to pixel values, whose axes after the first are the family's own."""
+
+@runtime_checkable
+class Preprocess(Protocol):
+    """What makes pixel values of frames."""
+
+    def __call__(self, frames: UInt8[ndarray, "t h w c"], /) -> Float[ndarray, "t ..."]:
+        """Frames in RGB to pixel values, whose axes after the first are the family's own."""
+        ...
+
+    def seen(self, frames: UInt8[ndarray, "t h w c"], /) -> UInt8[ndarray, "t h2 w2 c"]:
+        """The part of the frames that a model reads, neither resized nor normalised."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,8 @@ class Family:
     read_config: the configuration, refusing by name what it does not handle.
     read_preprocessor: frames uint8 [t, h, w, 3] to pixel values, from `preprocessor_config.json`.
     prompt: a question about a video of some shape, in the family's conversation format.
+    pathways: names of the paper's pathways that were found on its models
+        (see `flowjax.pathway.PRESETS`).
     """
 
     name: str
@@ -34,6 +46,7 @@ class Family:
     read_config: Callable[[Mapping[str, Any], str], VideoLLMConfig]
     read_preprocessor: Callable[[Mapping[str, Any], str], Preprocess]
     prompt: Callable[[VideoLLMConfig, Question, VideoShape], Prompt]
+    pathways: tuple[str, ...] = ()
 
 
 @functools.cache

@@ -6,11 +6,13 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from flowjax.models.activations import Activation
 from flowjax.models.attention import PRECISION
+from flowjax.models.places import square_places
 from flowjax.models.projector import MlpProjector, MlpProjectorConfig
 
 PoolMode = Literal["average", "max", "conv"]
@@ -35,6 +37,12 @@ class StridedPoolConfig:
     def side(self) -> int:
         """Rows, and columns, of video tokens of a frame."""
         return self.grid // self.stride
+
+    def places(
+        self, positions: Int[np.ndarray, " n"], frames: int, pixels: tuple[int, ...]
+    ) -> Int[np.ndarray, "frames rows columns"]:
+        """See `ProjectorConfig.places`."""
+        return square_places(positions, frames)
 
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "StridedPool":
         """Make the projector with random parameters."""
@@ -93,6 +101,12 @@ class HalvingPoolConfig:
     def side(self) -> int:
         """Rows, and columns, of video tokens of a frame."""
         return math.ceil(self.grid / 2)
+
+    def places(
+        self, positions: Int[np.ndarray, " n"], frames: int, pixels: tuple[int, ...]
+    ) -> Int[np.ndarray, "frames rows columns"]:
+        """See `ProjectorConfig.places`; the token that closes the video is in none."""
+        return square_places(positions, frames)
 
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "HalvingPool":
         """Make the projector with random parameters."""

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -39,6 +40,16 @@ class ProjectorConfig(Protocol):
 
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> Callable[[Array], Array | DeepstackVideo]:
         """Make the module with random parameters."""
+        ...
+
+    def places(
+        self, positions: Int[np.ndarray, " n"], frames: int, pixels: tuple[int, ...]
+    ) -> Int[np.ndarray, "frames rows columns"]:
+        """Of the video's `positions` in a prompt, the one of every place of every frame's picture.
+
+        frames: that the prompt has token groups of.
+        pixels: shape of the pixel values.
+        """
         ...
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from flowjax.data.encode import write_mp4
+from flowjax.data.preprocess import SquarePreprocessor
 from flowjax.data.prompt import Question
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
@@ -43,7 +44,7 @@ def test_a_picture_is_what_the_model_reads(loaded, sample):
 
 
 def test_a_model_of_whole_frames_has_whole_pictures(loaded, sample):
-    whole = dataclasses.replace(loaded, preprocess=lambda frames: frames.astype(np.float32))
+    whole = dataclasses.replace(loaded, preprocess=SquarePreprocessor.from_config({}, "none"))
     found = pictures_of(whole, sample, 2, ())
     assert found.frames.shape == (2, 64, 128, 3)
     every = pictures_of(whole, sample, loaded.config.frames, ()).frames

@@ -279,4 +279,5 @@ FAMILY = Family(
     read_config=read_config,
     read_preprocessor=FramePreprocessor.from_config,
     prompt=prompt,
+    pathways=("mini-internvl-4b",),
 )

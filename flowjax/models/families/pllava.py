@@ -156,4 +156,5 @@ FAMILY = Family(
     read_config=read_config,
     read_preprocessor=FramePreprocessor.from_config,
     prompt=prompt,
+    pathways=("llava-next-7b", "llava-next-13b"),
 )

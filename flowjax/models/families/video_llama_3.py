@@ -61,4 +61,5 @@ FAMILY = Family(
     read_config=read_config,
     read_preprocessor=SharedBudgetPreprocessor.from_config,
     prompt=prompt,
+    pathways=("videollama3-7b",),
 )

@@ -156,4 +156,5 @@ FAMILY = Family(
     read_config=read_config,
     read_preprocessor=PatchPreprocessor.from_config,
     prompt=prompt,
+    pathways=("videollama3-7b",),
 )
