@@ -13,7 +13,7 @@ from flowjax.data.prompt import Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.models.families.internvl_native import FAMILY, read_config
 from tests.models import parity
-from tests.models.refusals import check_fields_refused, check_keys_refused
+from tests.models.family import FamilyTests, asked_in
 
 SPECIAL = ("<img>", "</img>", "<IMG_CONTEXT>", "<|im_start|>", "<|im_end|>")
 TOKENIZER = parity.byte_tokenizer(SPECIAL)
@@ -118,47 +118,32 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
-def asked(request, tmp_path_factory):
-    text, vision, top, frames = CASES[request.param]
+def case(folder, text, vision, top, frames):
     theirs = model(frames, text, vision, **top)
     side = theirs.config.vision_config.image_size[0]
-    folder = tmp_path_factory.mktemp(request.param)
     files = {"preprocessor_config.json": saved(processor(side))}
     pair = parity.converted(folder, theirs, TOKENIZER, files)
     assert pair.ours.config.frames == frames
     return parity.ask(pair, call=pixels)
 
 
-def test_forward(asked):
-    parity.check_forward(asked)
+asked = asked_in(CASES, case)
 
 
-def test_knockouts(asked):
-    # One frame has no other frame to be cut from.
-    edges = [edge for edge in parity.EDGES if edge != "cross_frame"]
-    frames = asked.pair.ours.config.frames
-    parity.check_knockouts(asked, parity.EDGES if frames > 1 else edges)
+class TestFamily(FamilyTests):
+    unread = UNREAD
 
+    def unread_in(self, asked):
+        if asked.pair.theirs.config.text_config.model_type == "llama":
+            # It has no sliding window, and dynamic rotary embedding reads the length.
+            return {name for name in UNREAD if not name.startswith("text_config.")}
+        return UNREAD
 
-def test_generation(asked):
-    rope = asked.pair.theirs.config.text_config.rope_parameters
-    if rope["rope_type"] == "dynamic":
-        pytest.skip("transformers does not turn cached keys anew when the base grows")
-    parity.check_generation(asked)
-
-
-def test_every_key_is_needed(asked):
-    check_keys_refused(asked.pair.checkpoint)
-
-
-def test_every_field_is_read(asked):
-    if asked.pair.theirs.config.text_config.model_type == "llama":
-        # It has no sliding window, and dynamic rotary embedding reads the length.
-        unread = {name for name in UNREAD if not name.startswith("text_config.")}
-    else:
-        unread = UNREAD
-    check_fields_refused(asked.pair.checkpoint, unread)
+    def skipped_generation(self, asked):
+        rope = asked.pair.theirs.config.text_config.rope_parameters
+        if rope["rope_type"] == "dynamic":
+            return "transformers does not turn cached keys anew when the base grows"
+        return ""
 
 
 def config(**changes) -> dict:

@@ -17,8 +17,8 @@ from flowjax.errors import FlowjaxError
 from flowjax.models.families.llava_next_video import FAMILY, read_config
 from flowjax.models.rope import LinearRope
 from tests.models import parity
+from tests.models.family import FamilyTests, asked_in
 from tests.models.llava_keys import check_spellings
-from tests.models.refusals import check_fields_refused, check_keys_refused
 
 TOKENIZER = parity.llama_tokenizer(["<video>", "<image>"])
 TEXT = {
@@ -90,41 +90,26 @@ def processor(side=56):
     )
 
 
-@pytest.fixture(scope="module", params=CASES)
-def asked(request, tmp_path_factory):
-    text, vision, top, frames = CASES[request.param]
+def case(folder, text, vision, top, frames):
     theirs = LlavaNextVideoForConditionalGeneration(config(frames, text=text, vision=vision, **top))
     parity.randomise(theirs)
     files = {"preprocessor_config.json": json.loads(processor().to_json_string())}
-    pair = parity.converted(tmp_path_factory.mktemp(request.param), theirs, TOKENIZER, files)
+    pair = parity.converted(folder, theirs, TOKENIZER, files)
     assert pair.ours.config.frames == frames
     return parity.ask(pair)
 
 
-def test_forward(asked):
-    parity.check_forward(asked)
+asked = asked_in(CASES, case)
 
 
-def test_knockouts(asked):
-    # Four tokens of one frame among 500 of text matter too little for the other edges to show.
-    edges = parity.EDGES if asked.pair.ours.config.frames > 1 else parity.EDGES[2:]
-    parity.check_knockouts(asked, edges)
-
-
-def test_generation(asked):
-    parity.check_generation(asked)
-
-
-def test_every_key_is_needed(asked):
-    check_keys_refused(asked.pair.checkpoint)
+class TestFamily(FamilyTests):
+    unread = UNREAD
+    # Four tokens of a frame among 500 of text matter too little for the other edges to show.
+    one_frame_edges = parity.EDGES[2:]
 
 
 def test_every_spelling_of_the_keys(asked, tmp_path):
     check_spellings(asked.pair, tmp_path)
-
-
-def test_every_field_is_read(asked):
-    check_fields_refused(asked.pair.checkpoint, UNREAD)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from flowjax.models.vision.qwen3_vl import interpolation_matrix
 from flowjax.sweeps.engine import planned
 from flowjax.sweeps.reference import full_forwards
 from tests.models import parity
+from tests.models.family import FamilyTests, asked_in
 from tests.models.qwen_vl import (
     TEXT,
     TOKENIZER,
@@ -35,7 +36,6 @@ from tests.models.qwen_vl import (
     randomise,
     video_inputs,
 )
-from tests.models.refusals import check_fields_refused, check_keys_refused
 
 UNREAD = {"image_token_id", "vision_start_token_id", "vision_end_token_id"}
 RELEASED = {
@@ -152,9 +152,7 @@ def build(text, vision, tied):
     return theirs
 
 
-@pytest.fixture(scope="module", params=CASES)
-def asked(request, tmp_path_factory):
-    text, vision, tied, size = CASES[request.param]
+def case(folder, text, vision, tied, size):
     theirs = build(text, vision, tied)
     config = theirs.config.vision_config
     files = {
@@ -166,29 +164,15 @@ def asked(request, tmp_path_factory):
             "size": {"shortest_edge": 1, "longest_edge": 100_000},
         },
     }
-    pair = parity.converted(tmp_path_factory.mktemp(request.param), theirs, TOKENIZER, files)
+    pair = parity.converted(folder, theirs, TOKENIZER, files)
     return parity.ask(pair, call=video_inputs, frames=parity.random_frames(*size))
 
 
-def test_forward(asked):
-    parity.check_forward(asked)
+asked = asked_in(CASES, case)
 
 
-def test_knockouts(asked):
-    several = "frame_1" in asked.prompt.layout.cells
-    parity.check_knockouts(asked, parity.EDGES if several else parity.EDGES[1:])
-
-
-def test_generation(asked):
-    parity.check_generation(asked)
-
-
-def test_every_key_is_needed(asked):
-    check_keys_refused(asked.pair.checkpoint)
-
-
-def test_every_field_is_read(asked):
-    check_fields_refused(asked.pair.checkpoint, UNREAD)
+class TestFamily(FamilyTests):
+    unread = UNREAD
 
 
 def test_deepstack_reaches_the_answer(asked):
