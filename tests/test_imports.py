@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,16 @@ def test_nothing_imports_upward(package):
             continue
         for name in imported(file.read_text(encoding="utf-8")):
             assert name.split(".")[0] not in ABOVE[package], f"{file} imports {name}"
+
+
+def test_the_rooms_of_the_library_are_in_an_order():
+    """None imports another that imports it back, directly or through others."""
+    below: dict[str, set[str]] = {}
+    for file in sorted((ROOT / "flowjax").rglob("*.py")):
+        room = file.relative_to(ROOT / "flowjax").parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        parts = [name.split(".") for name in imported(file.read_text(encoding="utf-8"))]
+        used = {part[1] for part in parts if part[0] == "flowjax" and len(part) > 1}
+        below.setdefault(room, set()).update(used - {room})
+    tuple(TopologicalSorter(below).static_order())  # raises CycleError, which names them

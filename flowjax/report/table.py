@@ -1,5 +1,6 @@
 """Tables as they are printed: no markup from names, intervals in a few forms."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ class Table:
             shown.add_column(name, justify="right")
         for row in self.rows:
             shown.add_row(*map(escape, row))
-        Console(width=None if Console().is_terminal else WIDTH).print(shown)
+        Console(width=None if sys.stdout.isatty() else WIDTH).print(shown)
 
 
 def ends(interval: Interval, form: str) -> str:

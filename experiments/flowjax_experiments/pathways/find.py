@@ -94,7 +94,9 @@ class Find(Analysis):
         on_first = frontier(run.rows, run.settings["first half"])
         name = best(on_first, [pathway["name"] for pathway in found], self.tolerance)
         (chosen,) = (pathway for pathway in found if pathway["name"] == name)
-        fields = {name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items()}
+        fields: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items()
+        }
         write_pathway(run.path / FOUND, Pathway(**fields))
 
     @staticmethod

@@ -5,6 +5,7 @@ trained to answer so. A probe is: it sees a question, its options and at most on
 random, of training scenes, and is judged on the benchmark's own videos.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,7 @@ def show(leaks: Sequence[Leak]) -> None:
             f"{of.mean:.3f} [{of.low:.3f}, {of.high:.3f}]" for of in (leak.question, leak.frame)
         ]
         shown.add_row(leak.task, f"{leak.chance:.3f}", *cells)
-    Console(width=None if Console().is_terminal else 110).print(shown)
+    Console(width=None if sys.stdout.isatty() else 110).print(shown)
 
 
 def _training_questions(seed: int) -> tuple[Asked, dict[str, int]]:
