@@ -22,6 +22,11 @@ PATTERNS = (
     "generation_config.json",
     "processor_config.json",
     "video_preprocessor_config.json",
+    "video_processor/preprocessor_config.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
 )
 
 
@@ -56,7 +61,10 @@ def download(repository: str, revision: str | None) -> Path:
     at = f" at revision {revision!r}" if revision else ""
     try:
         found = huggingface_hub.snapshot_download(
-            repository, revision=revision, allow_patterns=list(PATTERNS), ignore_patterns=["*/*"]
+            repository,
+            revision=revision,
+            allow_patterns=list(PATTERNS),
+            ignore_patterns=["*/*.safetensors"],
         )
     except errors.GatedRepoError as error:
         raise FlowjaxError(

@@ -22,9 +22,9 @@ from flowjax.models.checkpoint import (
     PROCESSOR,
     TOKENIZER,
     VIDEO_PREPROCESSOR,
+    VIDEO_PROCESSOR,
     Manifest,
     read_preprocessor,
-    read_tokenizer,
 )
 from flowjax.models.registry import family_of
 from flowjax.models.video_llm import VideoLLMConfig, parameter_shapes
@@ -36,7 +36,9 @@ from flowjax_convert.hub import local_directory
 from flowjax_convert.mapping import table_of
 from flowjax_convert.output import check_output, check_space, new_directory
 from flowjax_convert.plan import Plan, make_plan
+from flowjax_convert.quantised import check_not_quantised, check_plain_keys
 from flowjax_convert.source import Source, open_source
+from flowjax_convert.tokenizer import CheckpointTokenizer, checkpoint_tokenizer
 from flowjax_convert.writer import write_parameters
 
 SIDE_FILES = (
@@ -48,6 +50,8 @@ SIDE_FILES = (
     "generation_config.json",
     PROCESSOR,
     VIDEO_PREPROCESSOR,
+    VIDEO_PROCESSOR,
+    "added_tokens.json",
 )
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 DtypeName = Literal["float32", "bfloat16"]
@@ -81,6 +85,7 @@ class Checkpoint:
     """
 
     source: Source
+    tokenizer: CheckpointTokenizer
     fields: Mapping[str, Any]
     config: VideoLLMConfig
     plan: Plan
@@ -142,7 +147,10 @@ def convert(
     with new_directory(out) as partial:
         for name in SIDE_FILES:
             if (directory / name).is_file():
+                (partial / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(directory / name, partial / name)
+        if not checkpoint.tokenizer.stored:
+            (partial / TOKENIZER).write_text(checkpoint.tokenizer.text, encoding="utf-8")
         if pooling_shape is not None:
             _write_json(partial / CONFIG, checkpoint.fields)
         with progress_bar(f"converting {_name(src)}", plan.bytes, columns=BYTES) as report:
@@ -208,16 +216,19 @@ def read_checkpoint(
     fields = read_json(directory / CONFIG)
     if pooling_shape is not None:
         fields |= {"pooling_shape": list(pooling_shape), "num_frames": pooling_shape[0]}
+    check_not_quantised(fields, str(directory / CONFIG))
     family = family_of(fields, str(directory / CONFIG))
     config = family.read_config(fields, str(directory / CONFIG))
     read_preprocessor(directory, family)
-    tokenizer = read_tokenizer(directory / TOKENIZER)
-    if tokenizer.get_vocab_size() > config.decoder.vocabulary:
+    tokenizer = checkpoint_tokenizer(directory)
+    count = tokenizer.tokenizer.get_vocab_size()
+    if count > config.decoder.vocabulary:
         raise FlowjaxError(
-            f"{directory / TOKENIZER} has {tokenizer.get_vocab_size()} tokens, but the model has "
+            f"{directory / TOKENIZER} has {count} tokens, but the model has "
             f"{config.decoder.vocabulary} embeddings; it belongs to another model"
         )
     source, table = open_source(directory), table_of(config, fields)
+    check_plain_keys(source.headers, str(directory))
     if adapter is not None:
         source = adapted(source, adapter, table.spellings)
     plan = make_plan(
@@ -226,7 +237,7 @@ def read_checkpoint(
         parameter_shapes(config),
         None if dtype is None else DTYPES[dtype],
     )
-    return Checkpoint(source, fields, config, plan)
+    return Checkpoint(source, tokenizer, fields, config, plan)
 
 
 def _name(src: str | Path) -> str:

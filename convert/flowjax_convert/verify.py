@@ -14,6 +14,7 @@ from flowjax.models.checkpoint import (
     CONFIG,
     MANIFEST,
     PARAMETERS,
+    TOKENIZER,
     check_parameters,
     read_manifest,
     stored_parameters,
@@ -152,7 +153,10 @@ def _open(path: Path, parameter: str) -> ts.TensorStore:
 def _compare_files(directory: Path, out: Path, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     for name in SIDE_FILES:
         there, here = directory / name, out / name
-        if there.is_file() != here.is_file():
+        if name == TOKENIZER and not checkpoint.tokenizer.stored:
+            if not here.is_file() or here.read_text("utf-8") != checkpoint.tokenizer.text:
+                yield name, "differs"
+        elif there.is_file() != here.is_file():
             yield name, f"missing from {out if there.is_file() else directory}"
         elif name == CONFIG:
             if read_json(here) != checkpoint.fields:

@@ -35,6 +35,7 @@ EMBEDDING = "decoder/embedding/embedding"
 
 CONFIG, TOKENIZER, PREPROCESSOR = "config.json", "tokenizer.json", "preprocessor_config.json"
 PROCESSOR, VIDEO_PREPROCESSOR = "processor_config.json", "video_preprocessor_config.json"
+VIDEO_PROCESSOR = f"video_processor/{PREPROCESSOR}"
 
 
 @dataclass(frozen=True)
@@ -236,21 +237,32 @@ def read_manifest(path: Path) -> Manifest:
 def read_preprocessor(path: Path, family: Family) -> Preprocess:
     """How the files of the directory `path` say that frames become pixel values.
 
-    As in `transformers`, `video_processor` of `processor_config.json` goes before
-    `video_preprocessor_config.json`, and this before `preprocessor_config.json`.
+    Versions of `transformers` put what it says of videos in different places; the newest goes
+    first: `video_processor` in `processor_config.json` (5), `video_preprocessor_config.json` (4.52
+    to 4.57), `video_processor/preprocessor_config.json` (LLaVA-OneVision up to 4.51). What it says
+    of images holds where there is nothing of videos: `image_processor` in `processor_config.json`
+    (5), `preprocessor_config.json` (4).
 
     Raises:
         FlowjaxError: none of them is there, or the family cannot use it.
     """
-    if (path / PROCESSOR).is_file():
-        fields = read_json(path / PROCESSOR).get("video_processor")
+    both = read_json(path / PROCESSOR) if (path / PROCESSOR).is_file() else {}
+    for part, files in (
+        ("video_processor", (VIDEO_PREPROCESSOR, VIDEO_PROCESSOR)),
+        ("image_processor", (PREPROCESSOR,)),
+    ):
+        fields = both.get(part)
         if isinstance(fields, Mapping):
-            return family.read_preprocessor(fields, f"{path / PROCESSOR}: video_processor")
+            return family.read_preprocessor(fields, f"{path / PROCESSOR}: {part}")
         if fields is not None:
-            raise FlowjaxError(f"{path / PROCESSOR}: video_processor must be a JSON object")
-    file = path / VIDEO_PREPROCESSOR
-    file = file if file.is_file() else path / PREPROCESSOR
-    return family.read_preprocessor(read_json(file), str(file))
+            raise FlowjaxError(f"{path / PROCESSOR}: {part} must be a JSON object")
+        for file in (path / name for name in files):
+            if file.is_file():
+                return family.read_preprocessor(read_json(file), str(file))
+    raise FlowjaxError(
+        f"{path / PREPROCESSOR} is missing, and {PROCESSOR} has neither video_processor nor "
+        "image_processor; fetch the checkpoint's preprocessor again"
+    )
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
