@@ -149,6 +149,15 @@ def test_comparisons_by_hand():
         assert pair.of[measure] == difference
 
 
+def test_the_order_of_rows_changes_nothing():
+    table = table_of(np.random.default_rng(0))
+    first = [index for index, name in enumerate(table["kind"].to_pylist()) if name == "full"]
+    rest = np.random.default_rng(1).permutation(np.setdiff1d(np.arange(len(table)), first))
+    mixed = table.take([*first, *rest.tolist()])
+    assert {at.kind: at for at in conditions(mixed)} == {at.kind: at for at in conditions(table)}
+    assert against_random(mixed) == against_random(table)
+
+
 def test_a_sample_without_a_condition_is_named():
     table = table_of(np.random.default_rng(0))
     dropped = ("s3", "pathway")
