@@ -50,7 +50,10 @@ def by_sample(
     shape = (len(samples), *map(len, axes))
     out, seen = np.zeros(shape), np.zeros(shape, int)
     numbers = table[column].to_numpy(zero_copy_only=False).astype(np.float64)
-    np.add.at(out, tuple(indices), numbers)
+    order = np.argsort(
+        numbers, kind="stable"
+    )  # sums do not depend on the order of rows, to the bit
+    np.add.at(out, tuple(index[order] for index in indices), numbers[order])
     np.add.at(seen, tuple(indices), 1)
     problems = [(seen == 0, "no result"), (~np.isfinite(out), "no finite number")]
     if several is None:
