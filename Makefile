@@ -8,6 +8,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
 TORCH  := 2.13.0
+# By file, so that what its tests share is made once; in the order of tests/conftest.py.
+TWO    := -n 2 --dist loadfile --no-loadscope-reorder
 LOCK   := uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
 
 .PHONY: demo test test-all lint lock clean
@@ -16,10 +18,10 @@ demo: $(VENV)/.demo
 	$(BIN)/flowjax demo --out runs/demo --overwrite
 
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest $(TWO)
 
 test-all: lint
-	$(BIN)/pytest -n 2 -m "slow or not slow"
+	$(BIN)/pytest $(TWO) -m "slow or not slow"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

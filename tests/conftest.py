@@ -13,6 +13,11 @@ settings.register_profile(
 settings.load_profile("flowjax")
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Nearly all of the suite's time is compiling programs that then run for milliseconds.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+FIRST = ("test_package.py", "test_train_shapes.py", "test_demo.py")
+"""Files of few tests that take long: begun last, one worker would be left alone with them."""
 
 
 def pytest_addoption(parser):
@@ -28,6 +33,10 @@ def pytest_configure(config):
     cache = Path(config.rootpath) / ".cache" / "jax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in FIRST)
 
 
 @pytest.fixture(scope="session")

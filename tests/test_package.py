@@ -52,7 +52,7 @@ def test_the_wheel_runs_in_a_clean_environment(wheel, tmp_path):
     venv.create(home, with_pip=True)
     python = home / "bin" / "python"
     lock = ROOT / "requirements.lock"
-    run(python, "-m", "pip", "install", "--quiet", "--no-deps", "-r", lock, wheel)
+    run(python, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "-r", lock, wheel)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     command = home / "bin" / "flowjax"
     assert "sweep" in run(command, "--help", cwd=tmp_path, env=clean)
