@@ -14,7 +14,7 @@ Leading axes of the table are layers and heads (1 where all heads agree); `vmap`
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ class Mask(Protocol):
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EdgeMask:
     """Edges between groups.
 
@@ -64,6 +64,10 @@ class EdgeMask:
 
     group: Int[Array, " n"]
     allowed: Bool[Array, "*axes g g"]
+
+    def __and__(self, other: "Mask") -> "Mask":
+        """The edges that both allow."""
+        return both(self, other)
 
     def at(self, layer: int | Int[Array, ""]) -> "EdgeMask":
         """The mask of one layer: bool [heads or 1, g, g]."""
@@ -81,7 +85,7 @@ class EdgeMask:
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DenseMask:
     """Edges between positions, for masks that groups cannot express.
 
@@ -90,6 +94,10 @@ class DenseMask:
     """
 
     allowed: Bool[Array, "*axes n n"]
+
+    def __and__(self, other: "Mask") -> "Mask":
+        """The edges that both allow."""
+        return both(self, other)
 
     def at(self, layer: int | Int[Array, ""]) -> "DenseMask":
         """The mask of one layer: bool [heads or 1, n, n]."""
@@ -104,7 +112,47 @@ class DenseMask:
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class BothMasks:
+    """The edges that two masks allow, of one of which `allowed` may be of another form."""
+
+    first: Mask
+    second: Mask
+
+    @property
+    def allowed(self) -> Bool[Array, "..."] | Float[Array, "..."]:
+        """The first mask's table; both have the same layers."""
+        return self.first.allowed
+
+    def __and__(self, other: "Mask") -> "Mask":
+        """The edges that all allow."""
+        return BothMasks(self, other)
+
+    def at(self, layer: int | Int[Array, ""]) -> "BothMasks":
+        """The mask of one layer."""
+        return BothMasks(self.first.at(layer), self.second.at(layer))
+
+    def rows(
+        self, targets: Int[Array, " q"], sources: Int[Array, " k"]
+    ) -> Bool[Array, "heads q k"] | Float[Array, "heads q k"]:
+        """Edges that both allow, or the product of their gates."""
+        first, second = self.first.rows(targets, sources), self.second.rows(targets, sources)
+        if first.dtype == second.dtype == bool:
+            return first & second
+        return first * second
+
+
+def both(first: Mask, second: Mask) -> Mask:
+    """The edges that two masks of the same positions allow; one table where their groups agree."""
+    if isinstance(first, EdgeMask) and isinstance(second, EdgeMask) and first.group is second.group:
+        return EdgeMask(first.group, first.allowed & second.allowed)
+    if isinstance(first, DenseMask) and isinstance(second, DenseMask):
+        return DenseMask(first.allowed & second.allowed)
+    return BothMasks(first, second)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
 class GatedMask:
     """Edges between groups, each as strong as its gate: what a knockout is the end of.
 
@@ -145,17 +193,22 @@ class GatedMask:
 
 
 CROSS_FRAME = "cross_frame"
+"""How `Edge.CROSS_FRAME` is written."""
 
 
 @dataclass(frozen=True)
 class Edge:
     """All attention from target group to source group: `source -> target`.
 
-    `Edge.parse("cross_frame")` stands for every edge from an earlier frame into a later one.
+    across_frames: only what leads from a frame into a later one; see `CROSS_FRAME`.
     """
 
     source: str
     target: str
+    across_frames: bool = False
+
+    CROSS_FRAME: ClassVar["Edge"]
+    """Every edge from an earlier frame into a later one; written `cross_frame`."""
 
     @classmethod
     def parse(cls, text: str) -> "Edge":
@@ -165,18 +218,18 @@ class Edge:
             FlowjaxError: the text has another form.
         """
         if text.strip() == CROSS_FRAME:
-            return cls(CROSS_FRAME, CROSS_FRAME)
+            return cls.CROSS_FRAME
         parts = [part.strip() for part in text.split("->")]
         if len(parts) != 2 or not all(parts):
             raise FlowjaxError(
                 f"edge {text!r}: write it as 'source->target', for example 'video->question', "
                 f"or '{CROSS_FRAME}'"
             )
-        return cls(*parts)
+        return cls(parts[0], parts[1])
 
     def __str__(self) -> str:
         """The form that `parse` reads."""
-        return CROSS_FRAME if self.source == CROSS_FRAME else f"{self.source}->{self.target}"
+        return CROSS_FRAME if self.across_frames else f"{self.source}->{self.target}"
 
     def cut(self, layout: TokenLayout) -> Bool[np.ndarray, "g g"]:
         """The cut entries of the table: bool [g, g], target cell x source cell.
@@ -185,16 +238,17 @@ class Edge:
             FlowjaxError: the layout has no such group.
         """
         cut = np.zeros((len(layout.cells),) * 2, bool)
-        if self.source == CROSS_FRAME:
-            frames = layout.cells_of("video")
-            cut[np.ix_(frames, frames)] = True
-            cut[frames, frames] = False
-        else:
-            cut[np.ix_(layout.cells_of(self.target), layout.cells_of(self.source))] = True
+        targets, sources = layout.cells_of(self.target), layout.cells_of(self.source)
+        cut[np.ix_(targets, sources)] = True
+        if self.across_frames:
+            np.fill_diagonal(cut, False)
         return cut
 
 
-@dataclass(frozen=True)
+Edge.CROSS_FRAME = Edge("video", "video", across_frames=True)
+
+
+@dataclass(frozen=True, init=False)
 class Knockout:
     """Edges removed in a set of layers, in all heads or in those named.
 
@@ -205,12 +259,54 @@ class Knockout:
 
     edges: tuple[Edge, ...]
     layers: tuple[int, ...]
-    heads: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None
+
+    def __init__(
+        self,
+        edges: str | Iterable[Edge],
+        layers: Iterable[int],
+        heads: Iterable[int] | None = None,
+    ) -> None:
+        """Make a knockout.
+
+        Args:
+            edges: as text, such as `"video->question+video->last"`, or read already.
+            layers: 0-based.
+            heads: 0-based; None for all.
+
+        Raises:
+            FlowjaxError: text of another form; no edge; or layers or heads that are negative,
+                given twice or none.
+        """
+        read = parse_edges(edges) if isinstance(edges, str) else tuple(edges)
+        if not read:
+            raise FlowjaxError("a knockout needs an edge, such as 'video->last'")
+        object.__setattr__(self, "edges", read)
+        object.__setattr__(self, "layers", distinct("layer", layers, self.name))
+        of = None if heads is None else distinct("head", heads, self.name)
+        object.__setattr__(self, "heads", of)
 
     @property
     def name(self) -> str:
         """The edges as text, joined by `+`."""
         return "+".join(map(str, self.edges))
+
+
+def distinct(what: str, values: Iterable[int], name: str) -> tuple[int, ...]:
+    """Numbers from 0, each once and at least one.
+
+    Raises:
+        FlowjaxError: there is none, one is negative, or one comes twice.
+    """
+    numbers = tuple(int(value) for value in values)
+    if not numbers:
+        raise FlowjaxError(f"{name!r}: no {what} is given; name at least one")
+    if min(numbers) < 0:
+        raise FlowjaxError(f"{name!r}: {what} {min(numbers)}: {what}s are counted from 0")
+    if len(set(numbers)) < len(numbers):
+        twice = next(number for number in numbers if numbers.count(number) > 1)
+        raise FlowjaxError(f"{name!r}: {what} {twice} is given twice")
+    return numbers
 
 
 def parse_edges(text: str) -> tuple[Edge, ...]:
@@ -268,10 +364,10 @@ def cut_table(layout: TokenLayout, knockout: Knockout) -> Bool[np.ndarray, "g g"
     cut = np.zeros((len(layout.cells),) * 2, bool)
     for edge in knockout.edges:
         cut |= edge.cut(layout)
-    if not knockout.layers or knockout.heads == () or count_edges(layout, cut) == 0:
+    if count_edges(layout, cut) == 0:
         raise FlowjaxError(
-            f"knockout {knockout.name!r} removes no edge: in layers {list(knockout.layers)}, no "
-            "target position comes at or after a source position"
+            f"knockout {knockout.name!r} removes no edge: no target position comes at or after a "
+            "source position"
         )
     return cut
 

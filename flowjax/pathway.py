@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
 
-from flowjax.edges import CROSS_FRAME, DenseMask, Edge, Knockout, edge_table
+from flowjax.edges import DenseMask, Edge, Knockout, edge_table
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, check_writable, read_json
 from flowjax.layout import TokenLayout
@@ -90,7 +90,7 @@ class Pathway:
             return tuple(Edge(*pair) for pair in itertools.product(sources, targets))
 
         cuts: tuple[tuple[tuple[Edge, ...], set[int]], ...] = (
-            ((Edge(CROSS_FRAME, CROSS_FRAME),), {*every} - {*self.cross_frame}),
+            ((Edge.CROSS_FRAME,), {*every} - {*self.cross_frame}),
             (between(["video"], question), {*every} - {*self.video_to_question}),
             (between(question, ["last"]), {*every} - {*self.question_to_last}),
             (between(["last"], ["last"]), {*every} - {*self.last_to_last}),

@@ -95,16 +95,53 @@ def test_an_edge_removed_twice_equals_once():
     [
         (Knockout(parse_edges("video->qestion"), (0,)), "'qestion' does not exist.*question_stem"),
         (Knockout(parse_edges("last->video"), (0,)), "removes no edge"),
-        (Knockout(parse_edges("video->last"), ()), "removes no edge"),
         (Knockout(parse_edges("video->last"), (2,)), "layer 2 does not exist.*0 to 1"),
-        (Knockout(parse_edges("video->last"), (-1,)), "layer -1 does not exist"),
         (Knockout(parse_edges("video->last"), (0,), (4,)), "head 4 does not exist.*0 to 3"),
-        (Knockout(parse_edges("video->last"), (0,), ()), "removes no edge"),
     ],
 )
 def test_a_knockout_that_matches_nothing_is_refused(knockout, message):
     with pytest.raises(FlowjaxError, match=message):
         edge_mask(LAYOUT, [knockout], layers=2, heads=4)
+
+
+@pytest.mark.parametrize(
+    ("edges", "layers", "heads", "message"),
+    [
+        ("video->last", (), None, "'video->last': no layer is given"),
+        ("video->last", (1, -1), None, "layer -1: layers are counted from 0"),
+        ("video->last", (1, 0, 1), None, "layer 1 is given twice"),
+        ("video->last", (0,), (), "no head is given"),
+        ("video->last", (0,), (2, 2), "head 2 is given twice"),
+        ("video", (0,), None, "source->target"),
+        ((), (0,), None, "a knockout needs an edge"),
+    ],
+)
+def test_a_knockout_that_makes_no_sense_is_refused_when_made(edges, layers, heads, message):
+    with pytest.raises(FlowjaxError, match=message):
+        Knockout(edges, layers, heads)
+
+
+def test_a_knockout_reads_text():
+    cut = Knockout("video->last+cross_frame", range(2))
+    assert cut == Knockout((Edge("video", "last"), Edge.CROSS_FRAME), (0, 1))
+    assert cut.name == "video->last+cross_frame"
+
+
+def test_masks_combine():
+    """Each edge that both allow, whatever their forms."""
+    n = jnp.arange(LAYOUT.length)
+    first, second = (
+        edge_mask(LAYOUT, [Knockout(text, (0,))], layers=2, heads=1)
+        for text in ("video->last", "cross_frame")
+    )
+    written_out = DenseMask(jnp.asarray(dense(LAYOUT, np.asarray(second.allowed))))
+    expected = np.asarray(first.at(0).rows(n, n)) & np.asarray(second.at(0).rows(n, n))
+    assert expected.sum() < np.asarray(first.at(0).rows(n, n)).sum()
+    for mask in (first & second, first & written_out, written_out & first):
+        np.testing.assert_array_equal(mask.at(0).rows(n, n), expected)
+    np.testing.assert_array_equal(
+        (written_out & written_out).at(0).rows(n, n), second.at(0).rows(n, n)
+    )
 
 
 @pytest.mark.parametrize("text", ["video", "video->", "->last", "a->b->c", "video-question", ""])

@@ -123,6 +123,7 @@ def setting(shape: Shape) -> Setting:
     knockouts = [
         cell.knockout
         for cell in protocol(width=shape.window).cells(layout, config.layers, config.heads)
+        if isinstance(cell.knockout, Knockout)
     ]
     edges = [knockouts[i : i + config.layers] for i in range(0, len(knockouts), config.layers)]
     return Setting(

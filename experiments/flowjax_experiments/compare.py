@@ -103,7 +103,7 @@ class Compare(Analysis):
             both = asked, ask_sample(models[1], asked.sample)
             asking, rows = [], []
             for side, own in zip(SIDES, both, strict=True):
-                edges = (Edge(CROSS_FRAME, CROSS_FRAME),)
+                edges = (Edge.CROSS_FRAME,)
                 knockouts = [Knockout(edges, at) for at in cuts.values()]
                 answers = planned(own.decoder, own.embedded, own.layout, knockouts)
                 at = _Asking(side, own, answers.base, sweep.width)

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from flowjax.asked.asked import Asked, ask_sample
 from flowjax.data.frame_order import REPEATED
 from flowjax.data.sample import Sample
-from flowjax.edges import CROSS_FRAME, Edge, Knockout, windows
+from flowjax.edges import Edge, Knockout, windows
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance
 from flowjax.report.canvas import headline, inner_legend, legend, sheet
@@ -77,7 +77,7 @@ class Diagnose(Analysis):
         decoder, layers = loaded.model.decoder, loaded.config.decoder.layers
         width = fitted(self.window, layers)
         cuts = [*windows(width, "center", layers), tuple(range(layers))]
-        knockouts = [Knockout((Edge(CROSS_FRAME, CROSS_FRAME),), cut) for cut in cuts]
+        knockouts = [Knockout((Edge.CROSS_FRAME,), cut) for cut in cuts]
 
         def measure(asked: Asked, _: Advance) -> Measured:
             answers = planned(decoder, asked.embedded, asked.layout, knockouts)

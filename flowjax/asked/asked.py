@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from flowjax.asked.html import coloured_prompt, frame_strip, runs
 from flowjax.data.frame_order import AS_IS, frame_order
 from flowjax.data.prompt import Question, VideoShape
 from flowjax.data.sample import Sample
@@ -117,6 +119,33 @@ class Asked:
         true = self.question.answer
         return true is not None and self.text_of(token).lower() == true.lower()
 
+    def __repr__(self) -> str:
+        """The question, and the groups of its prompt."""
+        options = " ".join(
+            f"({letter}) {option}"
+            for letter, option in zip(self.question.letters, self.question.options, strict=True)
+        )
+        asked = " ".join(part for part in (self.question.stem, options) if part)
+        groups = ", ".join(f"{cell} {count}" for cell, count in self._sizes().items())
+        return (
+            f"Asked({asked!r} about {str(self.sample.video)!r}, answer {self.question.answer}; "
+            f"{len(self.frames)} frames; {self.layout.length} positions: {groups})"
+        )
+
+    def _repr_html_(self) -> str:
+        ids, texts, start = self.prompt.ids, list[str](), 0
+        for _, count in runs(self.layout):
+            run = ids[start : start + count].tolist()
+            texts.append(self.model.tokenizer.decode(run, skip_special_tokens=False))
+            start += count
+        answer = self.question.answer
+        known = "" if answer is None else f"<p>answer: {escape(answer)}</p>"
+        return frame_strip(self.frames) + coloured_prompt(self.layout, texts) + known
+
+    def _sizes(self) -> dict[str, int]:
+        counts = np.bincount(self.layout.cell, minlength=len(self.layout.cells)).tolist()
+        return dict(zip(self.layout.cells, counts, strict=True))
+
 
 def ask(
     model: LoadedModel,
@@ -146,6 +175,13 @@ def ask(
 
     Raises:
         FlowjaxError: an unreadable video, or a question that the model cannot be asked.
+
+    Examples:
+        >>> asked = fj.ask(model, clip, "Which way?", ["Left.", "Right."], answer="B")
+        >>> sorted(asked.probabilities)
+        ['A', 'B']
+        >>> "video" in asked.layout.groups
+        True
     """
     path = Path(video)
     asked = Question(question, tuple(options), answer)

@@ -9,8 +9,9 @@ A model is a directory::
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class Manifest:
     dtype: Mapping[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LoadedModel:
     """A model with all that is needed to ask it a question.
 
@@ -80,6 +81,25 @@ class LoadedModel:
     name: str
     note: str
     path: Path
+
+    def __repr__(self) -> str:
+        """Family, sizes, parameters, dtype and devices."""
+        decoder = self.config.decoder
+        leaves = jax.tree.leaves(self.model)
+        devices = sorted({str(device) for leaf in leaves for device in _devices_of(leaf)})
+        return (
+            f"LoadedModel({self.name!r}, {self.config.family}: {decoder.layers} layers, "
+            f"{decoder.heads} heads, {sum(leaf.size for leaf in leaves):,} parameters, "
+            f"{self.model.dtype}, on {', '.join(devices) or 'no device'})"
+        )
+
+    def _repr_html_(self) -> str:
+        note = f"<p>{escape(self.note)}</p>" if self.note else ""
+        return f"<p>{escape(repr(self))}</p>{note}"
+
+
+def _devices_of(leaf: jax.Array | jax.ShapeDtypeStruct) -> Iterable[object]:
+    return leaf.devices() if isinstance(leaf, jax.Array) else ()
 
 
 def load_model(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from flowjax.edges import Mask, causal_mask
 from flowjax.models.attention import PRECISION, Sources, attend, attend_causal
+from flowjax.models.edit import Edit, Site, Sites, sites, unchanged
 from flowjax.models.embedded import Embedded
 from flowjax.models.rope import Rotary, RotaryEmbedding, rotate
 from flowjax.models.stack import layer_at, stacked
@@ -45,11 +46,13 @@ class Keep(NamedTuple):
     hidden: every layer's input.
     sources: every layer's keys and values.
     attention: attention weights of these rows (indices into the forward's rows).
+    outputs: what every layer computes at these sites, after any edit (see `flowjax.models.edit`).
     """
 
     hidden: bool = False
     sources: bool = False
     attention: Int[Array, " r"] | None = None
+    outputs: tuple[Site, ...] = ()
 
 
 NOTHING = Keep()
@@ -63,6 +66,7 @@ class Trace(NamedTuple):
     sources: keys and values [layers, n, kv_heads, d] and positions int32 [layers, n].
     attention: float32 [layers, heads, r, n].
     rotary: the rotation of every row.
+    outputs: by site, [layers, n, width], or [layers, n, heads, d] for `heads`.
     """
 
     output: Float[Array, "n width"]
@@ -70,6 +74,7 @@ class Trace(NamedTuple):
     sources: Sources | None
     attention: Float[Array, "layers heads r n"] | None
     rotary: Rotary
+    outputs: dict[str, Float[Array, "layers n ..."]]
 
 
 class DecoderLayer(nnx.Module):
@@ -121,12 +126,16 @@ class DecoderLayer(nnx.Module):
         return rotate(query, rotary)
 
     def finish(
-        self, x: Float[Array, "n width"], attended: Float[Array, "n heads d"]
+        self,
+        x: Float[Array, "n width"],
+        attended: Float[Array, "n heads d"],
+        at: Sites = unchanged,
     ) -> Float[Array, "n width"]:
-        """Output projection, residual and MLP of the rows `x`."""
-        x = x + self.output(attended.reshape(len(x), -1))
+        """Output projection, residual and MLP of the rows `x`, edited on the way."""
+        attended = at("heads", attended)
+        x = x + at("attention", self.output(attended.reshape(len(x), -1)))
         normed = self.mlp_norm(x)
-        return x + self.down(nnx.silu(self.gate(normed)) * self.up(normed))
+        return x + at("mlp", self.down(nnx.silu(self.gate(normed)) * self.up(normed)))
 
     def _heads(self, x: Float[Array, "n projected"]) -> Float[Array, "n heads d"]:
         return x.reshape(len(x), -1, self.head_dim)
@@ -183,6 +192,7 @@ class Decoder(nnx.Module):
         mask: Mask | None = None,
         *,
         keep: Keep = NOTHING,
+        edit: Edit | None = None,
         chunk: int | None = None,
         remat: bool = False,
     ) -> Trace:
@@ -193,6 +203,8 @@ class Decoder(nnx.Module):
             mask: edges per layer; `allowed` has leading axes [layers, heads or 1]. None cuts
                 nothing.
             keep: intermediates to return.
+            edit: other values in place of what the layers compute; None changes nothing and
+                costs nothing.
             chunk: rows of attention computed at a time (see `attend_causal`); all where None.
             remat: keep only every layer's input for a backward pass, which computes the rest anew.
         """
@@ -215,12 +227,21 @@ class Decoder(nnx.Module):
                 else attend(query[rows], position[rows], [sources], edges).weights,
             )
             attended = attend_causal(query, sources, [], edges, chunk or len(x))
-            return deepened(layer.finish(x, attended), prompt.deepstack, index), kept
+            changed, outputs = sites(edit, index), {}
 
-        output, (hidden, sources, attention) = jax.lax.scan(
+            def at(site: Site, value: Array) -> Array:
+                value = changed(site, value)
+                if site in keep.outputs:
+                    outputs[site] = value
+                return value
+
+            x = at("residual", deepened(layer.finish(x, attended, at), prompt.deepstack, index))
+            return x, (*kept, outputs)
+
+        output, (hidden, sources, attention, outputs) = jax.lax.scan(
             jax.checkpoint(step) if remat else step, prompt.x, jnp.arange(self.config.layers)
         )
-        return Trace(output, hidden, sources, attention, rotary)
+        return Trace(output, hidden, sources, attention, rotary, outputs)
 
     def last_logits(
         self, x: Float[Array, "n width"], prompt: Embedded

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from flowjax.edges import CROSS_FRAME, Edge, GatedMask, count_edges
+from flowjax.edges import Edge, GatedMask, count_edges
 from flowjax.layout import TokenLayout
 from flowjax.models.attention import CHUNK
 from flowjax.models.decoder import Decoder
@@ -122,5 +122,5 @@ def edges_between(layout: TokenLayout, groups: Sequence[str]) -> tuple[Edge, ...
     there = [name for name in groups if name in layout.groups]
     edges = [Edge(source, target) for source in there for target in there]
     if "video" in there:
-        edges.insert(0, Edge(CROSS_FRAME, CROSS_FRAME))
+        edges.insert(0, Edge.CROSS_FRAME)
     return tuple(edge for edge in edges if count_edges(layout, edge.cut(layout)))

@@ -10,6 +10,7 @@ from flowjax.edges import Knockout
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
+from flowjax.patches import Patch
 
 
 class Answers(NamedTuple):
@@ -30,5 +31,5 @@ class Answers(NamedTuple):
         return out
 
 
-Engine = Callable[[Decoder, Embedded, TokenLayout, Sequence[Knockout]], Answers]
-"""Decoder, prompt, its token groups and the knockouts, to answers."""
+Engine = Callable[[Decoder, Embedded, TokenLayout, Sequence[Knockout | Patch]], Answers]
+"""Decoder, prompt, its token groups and the knockouts or patches, to answers."""

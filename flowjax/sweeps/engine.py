@@ -3,6 +3,7 @@
 Exact: the same numbers as `flowjax.sweeps.reference`, to float32 rounding.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -18,11 +19,13 @@ from flowjax.edges import NOBODY, EdgeMask, Knockout, Mask, edge_table
 from flowjax.layout import TokenLayout
 from flowjax.models.attention import CHUNK, Sources, attend, attend_causal
 from flowjax.models.decoder import Decoder, Keep, deepened
+from flowjax.models.edit import sites
 from flowjax.models.embedded import Embedded
 from flowjax.models.rope import Rotary
 from flowjax.models.sharding import DATA
 from flowjax.models.stack import layer_at
 from flowjax.padding import GROUP_STEP, round_up
+from flowjax.patches import Patch, PatchArrays, site_shape
 from flowjax.sweeps.answers import Answers
 from flowjax.sweeps.plan import Batch, Plan, footprint, plan_sweep
 
@@ -63,6 +66,7 @@ def suffixes(
     allowed: Bool[Array, "batch layers heads g g"],
     start: Int[Array, ""],
     first_row: Int[Array, ""],
+    patch: PatchArrays | None = None,
     *,
     rows: int,
     prefix: int,
@@ -76,11 +80,18 @@ def suffixes(
         allowed: one table per window.
         start: the first layer to run.
         first_row: the first of the `rows` rows to compute.
+        patch: of each window; its values are shared, rows and layers have a leading batch axis.
         rows: rows computed.
         prefix: kept rows that are read (those before `first_row` of them).
     """
     run = functools.partial(_suffix, decoder, base, start, first_row, rows, prefix)
-    return jax.vmap(lambda table: run(EdgeMask(group, table)))(allowed)
+    if patch is None:
+        return jax.vmap(lambda table: run(EdgeMask(group, table), None))(allowed)
+
+    def one(table: Array, row: Array, layer: Array) -> Array:
+        return run(EdgeMask(group, table), dataclasses.replace(patch, row=row, layer=layer))
+
+    return jax.vmap(one)(allowed, patch.row, patch.layer)
 
 
 def _suffix(
@@ -91,6 +102,7 @@ def _suffix(
     rows: int,
     prefix: int,
     mask: Mask,
+    patch: PatchArrays | None,
 ) -> Float[Array, " vocabulary"]:
     position = first_row + jnp.arange(rows, dtype=jnp.int32)
     rotary = Rotary(
@@ -110,8 +122,10 @@ def _suffix(
         own = layer.sources(x, position, rotary)
         query = layer.queries(x, rotary)
         attended = attend_causal(query, own, [cached(index)], mask.at(index), CHUNK)
-        return deepened(layer.finish(x, attended), deepstack, index)
+        at = sites(edit, index)
+        return at("residual", deepened(layer.finish(x, attended, at), deepstack, index))
 
+    edit = None if patch is None else patch.edit(position)
     x = jax.lax.dynamic_slice_in_dim(base.hidden[start], first_row, rows)
     final = decoder.config.layers - 1
     x = jax.lax.fori_loop(start, final, step, x)
@@ -121,16 +135,17 @@ def _suffix(
     row = (base.prompt.last - first_row)[None]
     query = layer.queries(x[row], Rotary(rotary.cos[row], rotary.sin[row]))
     attended = attend(query, position[row], [cached(final), own], mask.at(final))
-    output = layer.finish(x[row], attended.output)
+    at = sites(None if patch is None else patch.edit(position[row]), jnp.asarray(final))
+    output = layer.finish(x[row], attended.output, at)
     at_row = None if deepstack is None else deepstack[:, row]
-    return decoder.logits(deepened(output, at_row, final))[0]
+    return decoder.logits(at("residual", deepened(output, at_row, final)))[0]
 
 
 def planned(
     decoder: Decoder,
     embedded: Embedded,
     layout: TokenLayout,
-    knockouts: Sequence[Knockout],
+    knockouts: Sequence[Knockout | Patch],
     *,
     budget: int | None = None,
 ) -> Answers:
@@ -140,32 +155,59 @@ def planned(
         decoder: the model's decoder.
         embedded: the prompt.
         layout: its token groups.
-        knockouts: in any order.
+        knockouts: in any order, and patches among them.
         budget: device bytes for kept states and one batch; None for no limit.
 
     Raises:
         FlowjaxError: see `edge_mask` and `plan_sweep`.
     """
-    plan = plan_sweep(
-        layout.length,
-        [footprint(layout, knockout) for knockout in knockouts],
-        decoder.config,
-        value_bytes=embedded.x.dtype.itemsize,
-        budget=budget,
-        multiple=1 if (mesh := mesh_of(decoder)) is None else mesh.shape[DATA],
-    )
-    base = prefill(decoder, embedded.padded(plan.length))
-    return Answers(base.logits, run_plan(decoder, base, layout, knockouts, plan))
+    plans = [
+        (
+            indices,
+            plan_sweep(
+                layout.length,
+                [footprint(layout, knockouts[index]) for index in indices],
+                decoder.config,
+                value_bytes=embedded.x.dtype.itemsize,
+                budget=budget,
+                multiple=1 if (mesh := mesh_of(decoder)) is None else mesh.shape[DATA],
+            ),
+        )
+        for indices in _together(knockouts)
+    ]
+    base = prefill(decoder, embedded.padded(plans[0][1].length))
+
+    def windows() -> Iterator[tuple[Sequence[int], Float[Array, "batch vocabulary"]]]:
+        for indices, plan in plans:
+            chosen = [knockouts[index] for index in indices]
+            for batch, logits in run_plan(decoder, base, layout, chosen, plan):
+                yield [indices[index] for index in batch], logits
+
+    return Answers(base.logits, windows())
+
+
+def _together(knockouts: Sequence[Knockout | Patch]) -> list[list[int]]:
+    """Indices of what one compiled function can run: knockouts, or patches of the same values."""
+    found: dict[tuple, list[int]] = {}
+    for index, knockout in enumerate(knockouts):
+        kind = ()
+        if isinstance(knockout, Patch):
+            kind = (id(knockout.values), knockout.at, knockout.how)
+        found.setdefault(kind, []).append(index)
+    return list(found.values()) or [[]]
 
 
 def run_plan(
     decoder: Decoder,
     base: Baseline,
     layout: TokenLayout,
-    knockouts: Sequence[Knockout],
+    knockouts: Sequence[Knockout | Patch],
     plan: Plan,
 ) -> Iterator[tuple[Sequence[int], Float[Array, "batch vocabulary"]]]:
-    """Run the batches of a plan from a prefill of the same prompt."""
+    """Run the batches of a plan from a prefill of the same prompt.
+
+    knockouts: only knockouts, or only patches with the same values, site and way.
+    """
     for batch in plan.batches:
         arguments = _batch_arguments(decoder, layout, knockouts, plan, batch)
         logits = suffixes(decoder, base, *arguments, rows=batch.rows, prefix=batch.prefix)
@@ -199,25 +241,48 @@ def peak_bytes(
 def _batch_arguments(
     decoder: Decoder,
     layout: TokenLayout,
-    knockouts: Sequence[Knockout],
+    knockouts: Sequence[Knockout | Patch],
     plan: Plan,
     batch: Batch,
-) -> tuple[Array, Array, Array, Array]:
-    """Group of every position, tables, start layer and first row."""
+) -> tuple[Array, Array, Array, Array, PatchArrays | None]:
+    """Group of every position, tables, start layer, first row, and patches if they are."""
     return (
         jnp.asarray(np.pad(layout.cell, (0, plan.length - layout.length)), jnp.int32),
         _batch_tables(decoder, layout, knockouts, batch),
         jnp.asarray(batch.start, jnp.int32),
         jnp.asarray(batch.first_row, jnp.int32),
+        _batch_patches(decoder, layout, knockouts, batch),
     )
 
 
+def _batch_patches(
+    decoder: Decoder, layout: TokenLayout, knockouts: Sequence[Knockout | Patch], batch: Batch
+) -> PatchArrays | None:
+    """The patches of a batch, padded with patches of nothing; None for knockouts."""
+    config = decoder.config
+    chosen = [knockouts[index] for index in batch.knockouts]
+    bound = [
+        patch.arrays(layout, config.layers, site_shape(config, patch.at))
+        for patch in chosen
+        if isinstance(patch, Patch)
+    ]
+    if not bound:
+        return None
+    row = np.zeros((batch.size, layout.length), bool)
+    layer = np.zeros((batch.size, config.layers), bool)
+    row[: len(bound)] = [patch.row for patch in bound]
+    layer[: len(bound)] = [patch.layer for patch in bound]
+    return dataclasses.replace(bound[0], row=_divided(decoder, row), layer=_divided(decoder, layer))
+
+
 def _batch_tables(
-    decoder: Decoder, layout: TokenLayout, knockouts: Sequence[Knockout], batch: Batch
+    decoder: Decoder, layout: TokenLayout, knockouts: Sequence[Knockout | Patch], batch: Batch
 ) -> Bool[Array, "batch layers heads g g"]:
     """One table per window; groups and heads have few sizes, so that compiled code is shared."""
     config = decoder.config
-    chosen = [knockouts[index] for index in batch.knockouts]
+    chosen = [
+        knockout for index in batch.knockouts if not isinstance(knockout := knockouts[index], Patch)
+    ]
     cells = len(layout.cells)
     padded = round_up(cells, GROUP_STEP)
     heads = 1 if all(knockout.heads is None for knockout in chosen) else config.heads
@@ -226,10 +291,15 @@ def _batch_tables(
         table[..., :cells, :cells] = edge_table(
             layout, [knockout], layers=config.layers, heads=config.heads
         )
+    return _divided(decoder, out)
+
+
+def _divided(decoder: Decoder, batch: Bool[np.ndarray, "batch ..."]) -> Bool[Array, "batch ..."]:
+    """One entry per window, on the devices that the windows are divided over."""
     mesh = mesh_of(decoder)
     if mesh is None:
-        return jnp.asarray(out)
-    return jax.device_put(out, NamedSharding(mesh, PartitionSpec(DATA)))
+        return jnp.asarray(batch)
+    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(DATA)))
 
 
 def mesh_of(decoder: Decoder) -> Mesh | None:

@@ -25,6 +25,7 @@ from flowjax.errors import FlowjaxError
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import DecoderConfig
 from flowjax.padding import LENGTH_STEP, bucket_rows, round_up
+from flowjax.patches import Patch
 from flowjax.sweeps.cost import Cost, causal_edges, chunked_edges
 
 ROWS_PER_BATCH = 128
@@ -39,12 +40,16 @@ class Footprint:
     first_row: int
 
 
-def footprint(layout: TokenLayout, knockout: Knockout) -> Footprint:
+def footprint(layout: TokenLayout, knockout: Knockout | Patch) -> Footprint:
     """Where a knockout begins: its first layer, and the first row that loses an edge.
+
+    A patch begins in its first layer, at its first position.
 
     Raises:
         FlowjaxError: a group that does not exist, or a knockout that removes no edge.
     """
+    if isinstance(knockout, Patch):
+        return Footprint(min(knockout.layers or (0,)), int(knockout.positions(layout)[0]))
     cut = cut_table(layout, knockout)
     first_source = np.full(len(layout.cells), layout.length)
     for cell in range(len(layout.cells)):

@@ -1,17 +1,22 @@
 """What a sweep asks: which edges, in which heads, in which windows of layers."""
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from flowjax.edges import CROSS_FRAME, EDGE_SETS, Edge, Knockout, edges_of, parse_edges, windows
+from flowjax.edges import EDGE_SETS, Edge, Knockout, edges_of, parse_edges, windows
 from flowjax.errors import FlowjaxError
 from flowjax.layout import TokenLayout
+from flowjax.patches import Patch
 
 TOKEN = re.compile(r"(?P<group>[^\[\]]+)\[(?P<index>\*|\d+)\]")
 """A group's tokens one by one: `question_stem[*]`, or one of them: `question_stem[3]`."""
+
+PATCH = "patch"
+"""The edge set under which patches are reported; their `edge` is site and positions."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class SweepEdge:
 
 @dataclass(frozen=True)
 class Cell:
-    """One knockout of a sweep, and where it belongs in the results.
+    """One knockout or patch of a sweep, and where it belongs in the results.
 
     head: -1 where all heads are cut.
     centre: the window's centre layer, 0-based.
@@ -37,7 +42,7 @@ class Cell:
     edge_set: str
     head: int
     centre: int
-    knockout: Knockout
+    knockout: Knockout | Patch
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,14 @@ class Protocol:
     """Every window of one width and style, for every edge.
 
     heads: every one cut on its own; "all" for all of the model's; None cuts all heads at once.
+    patches: put in every window, one after another.
     """
 
     edges: tuple[SweepEdge, ...]
     width: int = 9
     style: str = "center"
     heads: tuple[int, ...] | Literal["all"] | None = None
+    patches: tuple[Patch, ...] = ()
 
     def layout(self, layout: TokenLayout) -> TokenLayout:
         """The layout with a cell for every token of the groups whose tokens an edge names.
@@ -68,7 +75,7 @@ class Protocol:
         return layout.split(dict.fromkeys(groups)) if groups else layout
 
     def cells(self, layout: TokenLayout, layers: int, heads: int) -> tuple[Cell, ...]:
-        """Every knockout of the sweep.
+        """Every knockout and patch of the sweep.
 
         Args:
             layout: what `layout` gave.
@@ -80,7 +87,8 @@ class Protocol:
         one_by_one: list[tuple[int, ...] | None] = [None]
         if self.heads is not None:
             one_by_one = [(head,) for head in (range(heads) if self.heads == "all" else self.heads)]
-        return tuple(
+        numbered = list(enumerate(windows(self.width, self.style, layers)))
+        cut = [
             Cell(
                 line.edge_set,
                 -1 if chosen is None else chosen[0],
@@ -90,8 +98,14 @@ class Protocol:
             for line in self.edges
             for edges in expand(line.edges, layout)
             for chosen in one_by_one
-            for centre, window in enumerate(windows(self.width, self.style, layers))
-        )
+            for centre, window in numbered
+        ]
+        patched = [
+            Cell(PATCH, -1, centre, patch.in_layers(window))
+            for patch in self.patches
+            for centre, window in numbered
+        ]
+        return (*cut, *patched)
 
 
 def expand(edges: tuple[Edge, ...], layout: TokenLayout) -> list[tuple[Edge, ...]]:
@@ -114,7 +128,11 @@ def expand(edges: tuple[Edge, ...], layout: TokenLayout) -> list[tuple[Edge, ...
         }
         expanded.append(
             tuple(
-                Edge(token.get(edge.source, edge.source), token.get(edge.target, edge.target))
+                dataclasses.replace(
+                    edge,
+                    source=token.get(edge.source, edge.source),
+                    target=token.get(edge.target, edge.target),
+                )
                 for edge in edges
             )
         )
@@ -177,4 +195,4 @@ def parse_heads(text: str | None) -> tuple[int, ...] | Literal["all"] | None:
 def token_named(edges: Sequence[Edge]) -> list[str]:
     """The single tokens that edges name, such as `question_stem[3]`, each once."""
     names = [name for edge in edges for name in (edge.source, edge.target)]
-    return [name for name in dict.fromkeys(names) if name != CROSS_FRAME and TOKEN.fullmatch(name)]
+    return [name for name in dict.fromkeys(names) if TOKEN.fullmatch(name)]

@@ -15,6 +15,7 @@ from flowjax.edges import EdgeMask, Knockout, Mask, causal_mask, edge_table
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import Decoder, DecoderConfig
 from flowjax.models.embedded import Embedded
+from flowjax.patches import Patch, PatchArrays, site_shape
 from flowjax.sweeps.answers import Answers
 
 
@@ -33,11 +34,19 @@ def _batch(
     return jax.vmap(lambda table: last_logits(decoder, embedded, EdgeMask(group, table)))(allowed)
 
 
+@jax.jit
+def _patched(
+    decoder: Decoder, embedded: Embedded, patch: PatchArrays
+) -> Float[Array, "1 vocabulary"]:
+    edit = patch.edit(jnp.arange(len(embedded.x)))
+    return decoder.last_logits(decoder(embedded, edit=edit).output, embedded)[None]
+
+
 def full_forwards(
     decoder: Decoder,
     embedded: Embedded,
     layout: TokenLayout,
-    knockouts: Sequence[Knockout],
+    knockouts: Sequence[Knockout | Patch],
     *,
     batch: int = 8,
 ) -> Answers:
@@ -47,7 +56,7 @@ def full_forwards(
         decoder: the model's decoder.
         embedded: the prompt.
         layout: its token groups.
-        knockouts: one forward each.
+        knockouts: one forward each, and patches, which are not batched.
         batch: forwards per call of the compiled function; the last call is padded to it.
 
     Raises:
@@ -56,12 +65,20 @@ def full_forwards(
     config = decoder.config
     group = jnp.asarray(layout.cell)
 
-    def windows() -> Iterator[tuple[range, Float[Array, "k vocabulary"]]]:
-        for start in range(0, len(knockouts), batch):
-            indices = range(start, min(start + batch, len(knockouts)))
-            chosen = [knockouts[min(start + i, len(knockouts) - 1)] for i in range(batch)]
-            allowed = _tables(layout, chosen, config)
-            yield indices, _batch(decoder, embedded, group, allowed)[: len(indices)]
+    cuts = [(index, cut) for index, cut in enumerate(knockouts) if not isinstance(cut, Patch)]
+
+    def windows() -> Iterator[tuple[Sequence[int], Float[Array, "k vocabulary"]]]:
+        for start in range(0, len(cuts), batch):
+            chosen = cuts[start : start + batch]
+            same_size = [cut for _, cut in chosen + chosen[-1:] * (batch - len(chosen))]
+            allowed = _tables(layout, same_size, config)
+            logits = _batch(decoder, embedded, group, allowed)
+            yield [index for index, _ in chosen], logits[: len(chosen)]
+        for index, patch in enumerate(knockouts):
+            if isinstance(patch, Patch):
+                site = site_shape(config, patch.at)
+                arrays = patch.arrays(layout, config.layers, site)
+                yield [index], _patched(decoder, embedded, arrays)
 
     nothing_cut = causal_mask(config.layers, jnp.zeros_like(group)).allowed[None]
     base = _batch(decoder, embedded, jnp.zeros_like(group), nothing_cut)[0]

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from flowjax.asked.asked import Asked
 from flowjax.layout import TokenLayout
+from flowjax.patches import Patch
 from flowjax.sweeps.protocol import Cell, Protocol, token_named
 from flowjax.version import __version__
 
@@ -22,7 +23,7 @@ SCHEMA = pa.schema(
             ("sample_id", pa.string(), "the sample"),
             ("task", pa.string(), "its task"),
             ("edge_set", pa.string(), "the edge set that the edge is reported under"),
-            ("edge", pa.string(), "the edges cut, source->target, joined by +"),
+            ("edge", pa.string(), "the edges cut, joined by +; of a patch, site:positions"),
             ("token", pa.string(), "text of the single tokens that the edges name, if any"),
             ("head", pa.int32(), "the head they are cut in, 0-based; -1 for all"),
             ("centre", pa.int32(), "the window's centre layer, 0-based"),
@@ -30,12 +31,12 @@ SCHEMA = pa.schema(
             ("style", pa.string(), "how centre and width give layers"),
             ("base_answer", pa.string(), "most probable next token without knockout"),
             ("new_answer", pa.string(), "most probable next token with it"),
-            ("true_answer", pa.string(), "letter of the true option"),
+            ("true_answer", pa.string(), "letter of the true option; empty where it is not known"),
             ("correct", pa.bool_(), "whether the base answer is the true option's letter"),
             ("base_probability", pa.float64(), "probability of the base answer, 0 to 1"),
             ("new_probability", pa.float64(), "the same with the knockout"),
             ("relative_change", pa.float64(), "(new - base) * 100 / base, percent"),
-            ("base_probability_true", pa.float64(), "probability of the true letter, 0 to 1"),
+            ("base_probability_true", pa.float64(), "of the true letter, 0 to 1; NaN if not known"),
             ("new_probability_true", pa.float64(), "the same with the knockout"),
             ("relative_change_true", pa.float64(), "(new - base) * 100 / base, percent"),
             ("model", pa.string(), "the model's name"),
@@ -86,10 +87,13 @@ def result_table(
     """The rows of one sample, in the order of `cells`; `layout` is the one they were made for."""
     sample = prepared.sample
     base_answer = tokenizer.decode([outcome.base_id]).strip()
-    true_answer = sample.question.answer
-    assert true_answer is not None
+    true_answer = sample.question.answer or ""
     size = len(cells)
-    named = {name for cell in cells for name in token_named(cell.knockout.edges)}
+    named_in = [
+        [] if isinstance(cell.knockout, Patch) else token_named(cell.knockout.edges)
+        for cell in cells
+    ]
+    named = {name for names in named_in for name in names}
     text_of = {
         name: tokenizer.decode(prepared.prompt.ids[layout.positions(name)].tolist())
         for name in named
@@ -99,9 +103,7 @@ def result_table(
         "task": [sample.task] * size,
         "edge_set": [cell.edge_set for cell in cells],
         "edge": [cell.knockout.name for cell in cells],
-        "token": [
-            " ".join(text_of[name] for name in token_named(cell.knockout.edges)) for cell in cells
-        ],
+        "token": [" ".join(text_of[name] for name in names) for names in named_in],
         "head": [cell.head for cell in cells],
         "centre": [cell.centre for cell in cells],
         "width": [protocol.width] * size,

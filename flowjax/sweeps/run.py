@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 
-from flowjax.asked.asked import Asked, true_token
+from flowjax.asked.asked import Asked
 from flowjax.progress import Advance
 from flowjax.sweeps.answers import Answers, Engine
 from flowjax.sweeps.engine import planned
@@ -48,7 +48,7 @@ def measure(
     answers = engine(asked.decoder, asked.embedded, layout, knockouts)
 
     def rows() -> pa.Table:
-        outcome = _outcome(answers, true_token(asked), len(cells), advance)
+        outcome = _outcome(answers, asked.true_id, len(cells), advance)
         return result_table(
             asked,
             layout,
@@ -63,10 +63,10 @@ def measure(
     return int(jnp.argmax(answers.base)), rows
 
 
-def _outcome(answers: Answers, true_id: int, count: int, advance: Advance) -> Outcome:
+def _outcome(answers: Answers, true_id: int | None, count: int, advance: Advance) -> Outcome:
     base_logits = answers.base[None]
     base_id = jnp.argmax(base_logits[0])
-    truth = jnp.asarray(true_id)
+    truth = jnp.asarray(0 if true_id is None else true_id)
     _, base, base_true = jax.device_get(read_out(base_logits, base_id, truth))
     new_id = np.zeros(count, np.int32)
     new, new_true = np.zeros(count, np.float32), np.zeros(count, np.float32)
@@ -84,4 +84,7 @@ def _outcome(answers: Answers, true_id: int, count: int, advance: Advance) -> Ou
             collect()
     while pending:
         collect()
-    return Outcome(int(base_id), float(base[0]), float(base_true[0]), new_id, new, new_true)
+    of_truth = float(base_true[0])
+    if true_id is None:
+        of_truth, new_true = float("nan"), np.full_like(new_true, np.nan)
+    return Outcome(int(base_id), float(base[0]), of_truth, new_id, new, new_true)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flowjax.edges import Knockout, edge_mask, parse_edges
+from flowjax.edges import Knockout, edge_mask
 from flowjax.lens.read import read_logits
 from flowjax.models.decoder import Keep
 from flowjax.padding import pad_prompt, padded_dense, padded_mask
@@ -16,7 +16,7 @@ from flowjax.sweeps.reference import last_logits
 from tests.lens.tiny import HEADS, LAYERS, LAYOUT, decoder, prompt
 
 MODEL = decoder()
-KNOCKOUT = Knockout(parse_edges("video->question+cross_frame"), (0, 2))
+KNOCKOUT = Knockout("video->question+cross_frame", (0, 2))
 
 
 @pytest.mark.parametrize("heads", [None, (1, 3)])

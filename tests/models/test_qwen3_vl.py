@@ -15,7 +15,7 @@ from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights
 
 from flowjax.data.prompt import RopeGrid, VideoShape
-from flowjax.edges import Knockout, parse_edges
+from flowjax.edges import Knockout
 from flowjax.errors import FlowjaxError
 from flowjax.layout import encode_prompt, rope_positions
 from flowjax.models.families.qwen3_vl import FAMILY, patch_seconds, read_config
@@ -180,7 +180,7 @@ def test_deepstack_reaches_the_answer(asked):
     decoder, layout = asked.pair.ours.model.decoder, asked.prompt.layout
     without = asked.embedded._replace(deepstack=None)
     for engine in (full_forwards, planned):
-        knockouts = [Knockout(parse_edges("video->last"), (0,))]
+        knockouts = [Knockout("video->last", (0,))]
         answers = [engine(decoder, x, layout, knockouts).base for x in (asked.embedded, without)]
         assert np.abs(answers[0] - answers[1]).max() > 1e-2
 

@@ -15,7 +15,6 @@ from flowjax.edges import (
     Knockout,
     count_edges,
     edge_mask,
-    parse_edges,
 )
 from flowjax.layout import TokenLayout
 from flowjax.models.attention import masked_softmax
@@ -203,7 +202,7 @@ def test_gates_multiply():
 
 def test_gated_rows_are_the_edge_masks():
     layout = layout_of()
-    cut = edge_mask(layout, [Knockout(parse_edges("video->last"), (1,))], layers=2, heads=1)
+    cut = edge_mask(layout, [Knockout("video->last", (1,))], layers=2, heads=1)
     targets, sources = jnp.arange(3, layout.length), jnp.arange(layout.length + 2)
     for layer in range(2):
         np.testing.assert_array_equal(

@@ -142,7 +142,7 @@ def test_a_budget_changes_no_result():
 def test_a_knockout_changes_exactly_the_rows_it_should():
     """Rows before the first target, and all rows before the window, keep their hidden states."""
     layout, model = long_layout(12), VARIANTS["mha"]
-    knockout = Knockout(parse_edges("video->question_stem"), (2,))
+    knockout = Knockout("video->question_stem", (2,))
     x = embeddings(layout)
     cut = edge_mask(layout, [knockout], layers=LAYERS, heads=HEADS)
     forward = jax.jit(lambda model, x, mask: model(x, mask, keep=engine.Keep(hidden=True)))
@@ -175,7 +175,7 @@ def test_a_fully_masked_row_attends_to_nothing():
 def test_length_of_the_padded_prompt_is_not_seen():
     """Right padding in one engine and none in the other: the logits agree (see `compare`)."""
     layout = TokenLayout.from_cells(["system", "frame_0", "frame_1", "question_stem", "last"])
-    chosen = [Knockout(parse_edges("cross_frame"), (layer,)) for layer in range(LAYERS)]
+    chosen = [Knockout("cross_frame", (layer,)) for layer in range(LAYERS)]
     logits = compare(VARIANTS["mha"], embeddings(layout), layout, chosen)
     # Cut in the last layer alone, a frame's state can no longer reach the answer.
     plain = last_logits(

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowjax.edges import Knockout, cut_table, dense, edge_mask, parse_edges
+from flowjax.edges import Knockout, cut_table, dense, edge_mask
 from flowjax.errors import FlowjaxError
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import DecoderConfig
@@ -138,6 +138,6 @@ def test_buckets_waste_at_most_an_eighth(rows):
 
 def test_per_head_and_joined_edges_have_the_footprint_of_their_earliest_part():
     layout = video_layout()
-    joined = Knockout(parse_edges("video->last+video->question"), (4, 2), (1,))
-    alone = Knockout(parse_edges("video->question"), (2,))
+    joined = Knockout("video->last+video->question", (4, 2), (1,))
+    alone = Knockout("video->question", (2,))
     assert footprint(layout, joined) == footprint(layout, alone)

@@ -1,0 +1,1 @@
+"""The calls of `import flowjax as fj`: each a line in a notebook."""
