@@ -8,7 +8,7 @@ from flowjax.data.prompt import Prompt, PromptBuilder, Question, RopeGrid, Video
 from flowjax.errors import FlowjaxError
 from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.decoder import DecoderConfig
-from flowjax.models.rope import MultimodalRope, Rope
+from flowjax.models.rope import MultimodalRope, Rope, ScaledRope
 
 PLACEHOLDER = "<|video_pad|>"
 FRAMES = 16
@@ -144,17 +144,20 @@ def read_multimodal_decoder(
     # Older configurations name the kind of rotary embedding by what has just been taken out.
     rope |= {field: "default" for field in ("type", "rope_type") if rope.get(field) == "mrope"}
     decoder = read(HFConfig({**fields, name: rope}, top.text_source, (TEXT_UNREAD,)))
-    if not isinstance(decoder.rope, Rope):
+    plain = decoder.rope
+    if not isinstance(plain, Rope | ScaledRope):
         raise FlowjaxError(
             f"{top.text_source}{name}.rope_type is {rope.get('rope_type', rope.get('type'))!r}; "
-            "only 'default' is supported"
+            "only 'default', 'yarn' and 'llama3' are supported"
         )
     if not interleaved and sum(sections) != decoder.head_dim // 2:
         raise FlowjaxError(
             f"{top.text_source}{name}.mrope_section is {list(sections)}; its sum must be half the "
             f"width of a head, {decoder.head_dim // 2}"
         )
-    turned = MultimodalRope(decoder.head_dim, decoder.rope.theta, sections, interleaved)
+    turned = MultimodalRope(plain.head_dim, plain.theta, sections, interleaved)
+    if isinstance(plain, ScaledRope):
+        turned = dataclasses.replace(turned, factors=plain.factors, scale=plain.scale)
     return dataclasses.replace(decoder, rope=turned)
 
 

@@ -62,6 +62,29 @@ class LinearRope:
 
 
 @dataclass(frozen=True)
+class ScaledRope:
+    """Plain rotary embedding with a factor per pair: YaRN's and Llama 3.1's, of any length.
+
+    Pair i turns by `position / (factors_i * theta**(2i / head_dim))`; cosines and sines are
+    multiplied by `scale`. See `flowjax.models.rope_config` for where the factors come from.
+    """
+
+    head_dim: int
+    theta: float
+    factors: tuple[float, ...]
+    scale: float
+
+    def __call__(self, position: Int[Array, "axes n"], length: int | Int[Array, ""]) -> Rotary:
+        """Scaled cosines and sines from the first axis; `length` is not read by this variant."""
+        del length
+        exponent = jnp.arange(0, self.head_dim, 2, dtype=jnp.float32) / self.head_dim
+        factor = jnp.asarray(self.factors, jnp.float32)
+        angle = position[0].astype(jnp.float32)[:, None] / (factor * self.theta**exponent)
+        angle = jnp.concatenate([angle, angle], axis=-1)
+        return Rotary(jnp.cos(angle) * self.scale, jnp.sin(angle) * self.scale)
+
+
+@dataclass(frozen=True)
 class DynamicRope:
     """Plain rotary embedding whose base grows with the sequence beyond `positions` (dynamic NTK).
 
@@ -125,21 +148,25 @@ class MultimodalRope:
     interleaved: False: the first sections[0] pairs read time, the next sections[1] the row, the
         rest the column. True (Qwen3-VL): pairs 1, 4, 7, ... below 3 * sections[1] read the row,
         pairs 2, 5, 8, ... below 3 * sections[2] the column, and all others time.
+    factors, scale: as in `ScaledRope`; no factors are factors of 1.
     """
 
     head_dim: int
     theta: float
     sections: tuple[int, int, int]
     interleaved: bool
+    factors: tuple[float, ...] = ()
+    scale: float = 1.0
 
     def __call__(self, position: Int[Array, "axes n"], length: int | Int[Array, ""]) -> Rotary:
         """Angles from three axes, or one that stands for all; `length` is not read."""
         del length
         exponent = jnp.arange(0, self.head_dim, 2, dtype=jnp.float32) / self.head_dim
         three = jnp.broadcast_to(position, (3, position.shape[1])).astype(jnp.float32)
-        angle = three[jnp.array(self.axes())].T / self.theta**exponent
+        factor = jnp.asarray(self.factors or 1.0, jnp.float32)
+        angle = three[jnp.array(self.axes())].T / (factor * self.theta**exponent)
         angle = jnp.concatenate([angle, angle], axis=-1)
-        return Rotary(jnp.cos(angle), jnp.sin(angle))
+        return Rotary(jnp.cos(angle) * self.scale, jnp.sin(angle) * self.scale)
 
     def axes(self) -> list[int]:
         """The axis (0 time, 1 row, 2 column) that each pair of dimensions reads."""

@@ -4,7 +4,7 @@ import math
 
 from flowjax.errors import FlowjaxError
 from flowjax.hf_config import HFConfig
-from flowjax.models.rope import DynamicRope, LinearRope, LongRope, Rope, RotaryEmbedding
+from flowjax.models.rope import DynamicRope, LinearRope, LongRope, Rope, RotaryEmbedding, ScaledRope
 
 THETA = 10000.0
 """Base of the rotation angles where a configuration gives none."""
@@ -55,10 +55,14 @@ def read_rope(
                 rope = DynamicRope(head_dim, theta, factor, positions)
         case "su" | "longrope":
             rope = _longrope(scaling, head_dim, theta, positions, original)
+        case "yarn":
+            rope = _yarn(scaling, head_dim, theta, positions if original is None else original)
+        case "llama3":
+            rope = _llama3(scaling, head_dim, theta, positions)
         case _:
             raise FlowjaxError(
-                f"{scaling.name('rope_type')} is {kind!r}; default, linear, dynamic and longrope "
-                "(also written su) are supported"
+                f"{scaling.name('rope_type')} is {kind!r}; default, linear, dynamic, yarn, llama3 "
+                "and longrope (also written su) are supported"
             )
     scaling.finish()
     return rope
@@ -91,6 +95,63 @@ def _longrope(
         original_length=original,
         scale=scaling.positive_float("attention_factor", scale),
     )
+
+
+def _yarn(scaling: HFConfig, head_dim: int, theta: float, positions: int) -> ScaledRope:
+    """YaRN (Peng et al. 2023, arXiv 2309.00071), as `transformers` has it.
+
+    Pairs that turn more than `beta_fast` times over the original length keep their frequency, those
+    that turn less than `beta_slow` times are divided by `factor`, with a ramp between them.
+    """
+    original = scaling.positive(ORIGINAL, positions)
+    factor = scaling.positive_float("factor", positions / original)
+    fast = scaling.positive_float("beta_fast", 32.0)
+    slow = scaling.positive_float("beta_slow", 1.0)
+
+    def pair(turns: float) -> float:
+        """The number of the pair that turns so often over the original length."""
+        return head_dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    low, high = pair(fast), pair(slow)
+    if scaling.take("truncate", bool, True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, head_dim - 1)
+    width = high - low or 0.001
+    ramps = (min(1.0, max(0.0, (i - low) / width)) for i in range(head_dim // 2))
+    scale = _log_scale(factor, 1.0)
+    some, every = scaling.take("mscale", float, 0.0), scaling.take("mscale_all_dim", float, 0.0)
+    if some and every:
+        scale = _log_scale(factor, some) / _log_scale(factor, every)
+    return ScaledRope(
+        head_dim,
+        theta,
+        tuple(1 / (ramp / factor + 1 - ramp) for ramp in ramps),
+        scaling.positive_float("attention_factor", scale),
+    )
+
+
+def _log_scale(factor: float, weight: float) -> float:
+    return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
+
+
+def _llama3(scaling: HFConfig, head_dim: int, theta: float, positions: int) -> ScaledRope:
+    """Llama 3.1's (Grattafiori et al. 2024, arXiv 2407.21783), as `transformers` has it.
+
+    Pairs whose wavelength is below the original length / `high_freq_factor` keep their frequency,
+    those above it / `low_freq_factor` are divided by `factor`, with a ramp between them.
+    """
+    original = scaling.positive(ORIGINAL, positions)
+    factor = scaling.positive_float("factor", 8.0)
+    low = scaling.positive_float("low_freq_factor", 1.0)
+    high = scaling.positive_float("high_freq_factor", 4.0)
+    if high <= low:
+        raise FlowjaxError(
+            f"{scaling.name('high_freq_factor')} is {high}; it must be above low_freq_factor, {low}"
+        )
+    turns = (original / (2 * math.pi * theta ** (2 * i / head_dim)) for i in range(head_dim // 2))
+    kept = (min(1.0, max(0.0, (count - low) / (high - low))) for count in turns)
+    factors = tuple(1 / ((1 - share) / factor + share) for share in kept)
+    return ScaledRope(head_dim, theta, factors, 1.0)
 
 
 def _factors(scaling: HFConfig, field: str, count: int) -> tuple[float, ...]:

@@ -227,7 +227,7 @@ def test_decoder_fields_in_both_places():
     [
         ({"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 25]}}, "mrope_section"),
         ({"rope_scaling": {"type": "mrope", "mrope_interleaved": True}}, "mrope_interleaved"),
-        ({"rope_scaling": {"type": "yarn"}}, "rope_type"),
+        ({"rope_scaling": {"type": "longrope", "factor": 2.0}}, "short_factor"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_type"),
         ({"use_sliding_window": True}, "use_sliding_window"),
         ({"head_dim": 128, "num_attention_heads": 56}, "head_dim"),
