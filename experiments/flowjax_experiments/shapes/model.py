@@ -16,7 +16,7 @@ from flowjax.models.video_llm import VideoLLM, VideoLLMConfig
 from flowjax.models.vision.clip import ClipVision
 from flowjax_convert.export import export_checkpoint
 from flowjax_experiments.shapes.recipe import Recipe
-from flowjax_experiments.shapes.tokenizer import train_tokenizer
+from flowjax_experiments.shapes.tokenizer import save_tokenizer, train_tokenizer
 
 EMBEDDING = 0.5
 """Standard deviation of the token embeddings of a model that is not trained yet."""
@@ -109,7 +109,7 @@ def write_checkpoint(folder: Path, model: VideoLLM, recipe: Recipe, tokenizer: T
     """Write a model in Hugging Face format, in its parameters' dtype, into a new folder."""
     folder.mkdir(parents=True)
     export_checkpoint(model, model_fields(recipe, tokenizer), folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    save_tokenizer(tokenizer, folder / "tokenizer.json")
     size = recipe.image_size
     files: dict[str, dict[str, Any]] = {
         "tokenizer_config.json": {

@@ -1,6 +1,9 @@
 """A small tokenizer of Llama's form, trained on the words it has to know."""
 
 import json
+import string
+from collections.abc import Sequence
+from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
@@ -28,9 +31,10 @@ def train_tokenizer(corpus: list[str]) -> Tokenizer:
     plain = Tokenizer(BPE(unk_token="<unk>"))
     plain.train_from_iterator(words, trainer)
     model = json.loads(plain.to_str())["model"]
+    vocabulary, merges = with_letters(model["vocab"], [tuple(pair) for pair in model["merges"]])
     tokenizer.model = BPE(  # pyright: ignore[reportAttributeAccessIssue] - its stub has no setter
-        vocab=model["vocab"],
-        merges=[tuple(merge) for merge in model["merges"]],
+        vocab=vocabulary,
+        merges=merges,
         unk_token="<unk>",
         byte_fallback=True,
         fuse_unk=True,
@@ -48,3 +52,31 @@ def train_tokenizer(corpus: list[str]) -> Tokenizer:
         ]
     )
     return tokenizer
+
+
+def with_letters(
+    vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A vocabulary and its merges in which every capital letter after a space is one token.
+
+    So it is in Llama's own vocabulary, where the candidates for an answer are looked up by the
+    first token of " A". Such a letter takes the id of the letter's byte, which no text needs: the
+    letter itself is in the vocabulary. Its merge comes last, so that words are made as before.
+    """
+    ids, pairs = dict(vocabulary), list(merges)
+    for letter in string.ascii_uppercase:
+        if f"▁{letter}" not in ids:
+            ids[f"▁{letter}"] = ids.pop(f"<0x{ord(letter):02X}>")
+            pairs.append(("▁", letter))
+    return ids, pairs
+
+
+def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
+    """Write `tokenizer.json` with merges as text, which versions of `tokenizers` before 0.20 read.
+
+    Newer ones read both forms and write pairs.
+    """
+    fields = json.loads(tokenizer.to_str())
+    fields["model"]["merges"] = [" ".join(pair) for pair in fields["model"]["merges"]]
+    text = json.dumps(fields, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
