@@ -93,7 +93,8 @@ def option_ids(
 
     The reference's rule: the first token of the letter as a text of its own, which for
     SentencePiece tokenizers is the one with a space before it; but the bare letter's token where
-    its id is closer to the id of the model's answer.
+    its id is closer to the id of the model's answer. Where the tokenizer splits a letter, the first
+    token would be the same space for all of them, so the bare letter's is taken.
 
     Raises:
         FlowjaxError: the tokenizer has no token for a letter.
@@ -104,5 +105,6 @@ def option_ids(
         bare = tokenizer.token_to_id(letter)
         if bare is None or not written:
             raise FlowjaxError(f"the tokenizer has no token for the letter {letter!r}")
-        ids.append(bare if abs(bare - base_id) < abs(written[0] - base_id) else written[0])
+        alone = written[0] if len(written) == 1 else bare
+        ids.append(bare if abs(bare - base_id) < abs(alone - base_id) else alone)
     return np.array(ids, np.int32)

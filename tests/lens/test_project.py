@@ -14,6 +14,7 @@ from flowjax.models.decoder import Keep
 from flowjax.padding import pad_prompt, padded_mask
 from flowjax_experiments.shapes.tokenizer import train_tokenizer
 from tests.lens.tiny import LAYERS, LAYOUT, decoder, prompt
+from tests.models.parity import llama_tokenizer
 
 MODEL = decoder()
 
@@ -126,6 +127,16 @@ def test_the_option_token_is_the_one_closer_to_the_answer(letters):
     step = 1 if other > first else -1
     assert option_ids(letters, "A", int(middle - step))[0] == first
     assert option_ids(letters, "A", int(middle + 2 * step))[0] == other
+
+
+def test_a_letter_that_is_split_stands_for_itself():
+    """Not for the space before it, which would be the same token for every option."""
+    tokenizer = llama_tokenizer([])
+    space = tokenizer.token_to_id("▁")
+    assert [tokenizer.encode(x, add_special_tokens=False).ids[0] for x in "AB"] == [space] * 2
+    for base in (space, tokenizer.token_to_id("B")):
+        found = option_ids(tokenizer, "AB", base)
+        assert found.tolist() == [tokenizer.token_to_id(letter) for letter in "AB"]
 
 
 def test_a_letter_without_a_token_is_refused(letters):
