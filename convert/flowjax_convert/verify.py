@@ -107,7 +107,7 @@ def verify(src: str | Path, out: str | Path) -> VerifyReport:
 
 
 def _compare(parameter: Parameter, checkpoint: Checkpoint, path: Path) -> Iterator[TensorResult]:
-    array = _open(path, parameter.path)
+    array = open_parameter(path, parameter.path)
     for index, key in enumerate(parameter.keys):
         where = f"{parameter.path}[{index}]" if parameter.stacked else parameter.path
         if array.dtype.numpy_dtype != parameter.dtype:
@@ -140,7 +140,7 @@ def _bits(values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
     return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
 
 
-def _open(path: Path, parameter: str) -> ts.TensorStore:
+def open_parameter(path: Path, parameter: str) -> ts.TensorStore:
     """The stored array of a parameter, for reading; a missing chunk is an error, not zeros."""
     spec = {
         "driver": "zarr",

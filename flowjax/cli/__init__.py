@@ -8,6 +8,7 @@ import typer
 
 from flowjax.cli import bench
 from flowjax.cli.analyses import AnalysisGroup, figures
+from flowjax.cli.check import check
 from flowjax.cli.convert import convert
 from flowjax.cli.demo import demo
 from flowjax.cli.generate import generate
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 pathways = typer.Typer(cls=AnalysisGroup, help="Which edges an answer needs.", no_args_is_help=True)
 app.command()(convert)
+app.command()(check)
 app.command()(figures)
 app.command()(generate)
 app.command("make-shapes")(make_shapes)

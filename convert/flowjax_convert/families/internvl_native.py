@@ -3,9 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jaxtyping import Array
+
 from flowjax.models.families.internvl_native import vision_layers
-from flowjax.models.video_llm import VideoLLMConfig
+from flowjax.models.pixel_shuffle import PixelShuffleProjector
+from flowjax.models.video_llm import VideoLLM, VideoLLMConfig
 from flowjax.models.vision.intern_vit import InternViTConfig
+from flowjax_convert.check.peer import CheckedPrompt, Peer, image_pixels
 from flowjax_convert.decoder_rules import decoder_ignored, decoder_rules, decoder_tied, linear, norm
 from flowjax_convert.mapping import LAYER, Rule, TensorTable, flat, patches, single, transposed
 
@@ -75,3 +79,21 @@ def internvl_vision_rules(config: InternViTConfig, layers: int) -> Iterator[Rule
             vectors[f"attention.{source}.bias"] = f"{name}/bias"
     for source, name in vectors.items():
         yield Rule(f"{layer}.{source}", f"{target}/{name}", layers=layers, surplus=surplus)
+
+
+def shuffled(model: VideoLLM, features: Array, prompt: CheckedPrompt) -> Array:
+    """Features side by side in blocks, as the projector of `transformers` reads them."""
+    del prompt
+    assert isinstance(model.projector, PixelShuffleProjector)
+    return model.projector.shuffle(features)
+
+
+PEERS = {
+    "internvl": Peer(
+        "InternVLForConditionalGeneration",
+        image_pixels,
+        "model.multi_modal_projector",
+        shuffled,
+        still_processor="GotOcr2ImageProcessor",
+    )
+}

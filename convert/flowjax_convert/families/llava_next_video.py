@@ -7,6 +7,7 @@ from flowjax.models.families.pllava import clip_layers
 from flowjax.models.spatial_pool import StridedPoolConfig
 from flowjax.models.video_llm import VideoLLMConfig
 from flowjax.models.vision.clip import ClipConfig
+from flowjax_convert.check.peer import Peer, frame_pixels
 from flowjax_convert.decoder_rules import decoder_ignored, decoder_rules, decoder_tied, linear
 from flowjax_convert.families.pllava import clip_rules, tower_ignored
 from flowjax_convert.llava_keys import DECODER, HEAD, PROJECTOR, SPELLINGS, newline_ignored
@@ -39,3 +40,13 @@ def tensor_table(config: VideoLLMConfig, fields: Mapping[str, Any]) -> TensorTab
         tied=decoder_tied(config.decoder, DECODER, HEAD),
         spellings=(*SPELLINGS, Spelling(POOL, f"model.{POOL}")),
     )
+
+
+PEERS = {
+    "llava_next_video": Peer(
+        "LlavaNextVideoForConditionalGeneration",
+        frame_pixels,
+        "model.vision_resampler",
+        still_processor="CLIPImageProcessor",
+    )
+}

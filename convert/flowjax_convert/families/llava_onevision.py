@@ -6,6 +6,7 @@ from typing import Any
 from flowjax.models.families.llava_onevision import siglip_layers
 from flowjax.models.video_llm import VideoLLMConfig
 from flowjax.models.vision.siglip import SiglipConfig
+from flowjax_convert.check.peer import Peer, frame_pixels
 from flowjax_convert.decoder_rules import decoder_ignored, decoder_rules, decoder_tied, linear
 from flowjax_convert.families.pllava import tower_ignored, tower_layer_rules
 from flowjax_convert.llava_keys import DECODER, HEAD, NEWLINE, PROJECTOR, SPELLINGS, TOWER
@@ -47,3 +48,13 @@ def siglip_rules(layers: int) -> Iterator[Rule]:
     yield Rule(f"{patch}.bias", "vision/patch_embedding/bias")
     yield Rule(f"{TOWER}embeddings.position_embedding.weight", "vision/position_embedding")
     yield from tower_layer_rules(layers)
+
+
+PEERS = {
+    "llava_onevision": Peer(
+        "LlavaOnevisionForConditionalGeneration",
+        frame_pixels,
+        "model.multi_modal_projector",
+        still_processor="SiglipImageProcessor",
+    )
+}

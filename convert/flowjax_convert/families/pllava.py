@@ -6,6 +6,7 @@ from typing import Any
 from flowjax.models.families.pllava import clip_layers
 from flowjax.models.video_llm import VideoLLMConfig
 from flowjax.models.vision.clip import ClipConfig
+from flowjax_convert.check.peer import Peer
 from flowjax_convert.decoder_rules import decoder_ignored, decoder_rules, decoder_tied, linear, norm
 from flowjax_convert.llava_keys import DECODER, HEAD, PROJECTOR, SPELLINGS, TOWER, newline_ignored
 from flowjax_convert.mapping import LAYER, Ignored, Rule, TensorTable, patches
@@ -70,3 +71,20 @@ def tower_ignored(width: int) -> tuple[Ignored, ...]:
         Ignored(f"{TOWER}post_layernorm.bias", unused, (width,), required=True),
         Ignored(f"{TOWER}embeddings.position_ids", "a buffer: 0, 1, 2, ..."),
     )
+
+
+def peer(architecture: str) -> Peer:
+    """The parts of LLaVA, which has no video path, joined as PLLaVA joins them."""
+    return Peer(
+        architecture,
+        lambda _: {},
+        "model.multi_modal_projector",
+        still_processor="CLIPImageProcessor",
+        pooled=True,
+    )
+
+
+PEERS = {
+    "llava": peer("LlavaForConditionalGeneration"),
+    "llava_next": peer("LlavaNextForConditionalGeneration"),
+}

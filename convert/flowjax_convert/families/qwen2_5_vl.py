@@ -3,8 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flowjax.models.video_llm import VideoLLMConfig
-from flowjax.models.vision.qwen2_5_vl import Qwen25VisionConfig
+import numpy as np
+from jaxtyping import Array
+
+from flowjax.models.video_llm import VideoLLM, VideoLLMConfig
+from flowjax.models.vision.qwen2_5_vl import Qwen25Vision, Qwen25VisionConfig, frame_windows
+from flowjax_convert.check.peer import CheckedPrompt, Peer, timed_patch_pixels
 from flowjax_convert.decoder_rules import decoder_ignored, decoder_rules, decoder_tied, linear
 from flowjax_convert.mapping import LAYER, Rule, Spelling, TensorTable, deep_patches, transposed
 
@@ -52,3 +56,19 @@ def fused_qkv(source: str, target: str, width: int) -> Iterator[Rule]:
         rows = (index * width, (index + 1) * width)
         yield Rule(f"{source}.weight", f"{target}/{name}/kernel", transposed, rows=rows)
         yield Rule(f"{source}.bias", f"{target}/{name}/bias", rows=rows)
+
+
+def in_windows(model: VideoLLM, features: Array, prompt: CheckedPrompt) -> Array:
+    """Features in the order of the windows, in which the merger of `transformers` reads them."""
+    assert isinstance(model.vision, Qwen25Vision)
+    rows, columns = prompt.pixel_values.shape[1:3]
+    config = model.vision.config
+    patch = np.asarray(frame_windows(rows, columns, config.window, config.merge).patch)
+    return features[:, patch[patch >= 0]]
+
+
+PEERS = {
+    "qwen2_5_vl": Peer(
+        "Qwen2_5_VLForConditionalGeneration", timed_patch_pixels, "model.visual.merger", in_windows
+    )
+}

@@ -5,6 +5,7 @@ from typing import Any
 
 from flowjax.models.video_llm import VideoLLMConfig
 from flowjax.models.vision.qwen2_vl import Qwen2VisionConfig
+from flowjax_convert.check.peer import Peer, patch_pixels
 from flowjax_convert.decoder_rules import decoder_ignored, decoder_rules, decoder_tied, linear, norm
 from flowjax_convert.families.qwen2_5_vl import DECODER, VISION, fused_qkv
 from flowjax_convert.mapping import LAYER, Rule, Spelling, TensorTable, deep_patches
@@ -43,3 +44,6 @@ def vision_rules(vision: Qwen2VisionConfig) -> Iterator[Rule]:
     yield from linear(f"{layer}.attn.proj", f"{target}/output")
     yield from linear(f"{layer}.mlp.fc1", f"{target}/up")
     yield from linear(f"{layer}.mlp.fc2", f"{target}/down")
+
+
+PEERS = {"qwen2_vl": Peer("Qwen2VLForConditionalGeneration", patch_pixels, "model.visual.merger")}

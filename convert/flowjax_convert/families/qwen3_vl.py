@@ -3,8 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flowjax.models.video_llm import VideoLLMConfig
+from jaxtyping import Array
+
+from flowjax.models.video_llm import VideoLLM, VideoLLMConfig
 from flowjax.models.vision.qwen3_vl import Qwen3VisionConfig
+from flowjax_convert.check.peer import CheckedPrompt, Peer, patch_pixels
 from flowjax_convert.decoder_rules import decoder_ignored, decoder_rules, decoder_tied, linear, norm
 from flowjax_convert.families.qwen2_5_vl import fused_qkv
 from flowjax_convert.mapping import LAYER, Rule, TensorTable, deep_patches
@@ -49,3 +52,16 @@ def merger_rules(source: str, target: str) -> Iterator[Rule]:
     yield from norm(f"{source}.norm", f"{target}/norm")
     yield from linear(f"{source}.linear_fc1", f"{target}/linear_1")
     yield from linear(f"{source}.linear_fc2", f"{target}/linear_2")
+
+
+def last_layer(model: VideoLLM, features: Array, prompt: CheckedPrompt) -> Array:
+    """Features of the last layer, which come before those of earlier ones."""
+    del model, prompt
+    return features[0]
+
+
+PEERS = {
+    "qwen3_vl": Peer(
+        "Qwen3VLForConditionalGeneration", patch_pixels, "model.visual.merger", last_layer
+    )
+}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowjax.models.video_llm import VideoLLMConfig
+from flowjax_convert.check.peer import Peer, patch_pixels
 from flowjax_convert.decoder_rules import decoder_ignored, decoder_rules, decoder_tied, linear
 from flowjax_convert.families.videollama3 import siglip_navit_rules
 from flowjax_convert.mapping import TensorTable
@@ -24,3 +25,8 @@ def tensor_table(config: VideoLLMConfig, fields: Mapping[str, Any]) -> TensorTab
         ignored=decoder_ignored(QWEN2),
         tied=decoder_tied(config.decoder, QWEN2),
     )
+
+
+PEERS = {
+    "video_llama_3": Peer("VideoLlama3ForConditionalGeneration", patch_pixels, "model.projector")
+}

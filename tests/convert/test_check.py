@@ -1,0 +1,290 @@
+"""`flowjax check`: the shipped pair, tiny models of several families, and broken conversions."""
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from transformers import LlavaOnevisionForConditionalGeneration
+
+from flowjax.errors import FlowjaxError
+from flowjax_convert.check.command import read_sides, record, run, stages_of
+from flowjax_convert.check.recorded import Recorded
+from flowjax_convert.check.stage import Stage
+from flowjax_convert.run import convert
+from flowjax_experiments import shapes
+from tests.convert.checkpoints import edit_json, light_copy, tensors_of, write_file
+from tests.models import parity, qwen_vl, test_llava_onevision, test_qwen2_5_vl, test_qwen3_vl
+
+DTYPES = {"F32": np.float32, "BF16": ml_dtypes.bfloat16}
+PLAIN = {"tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"}}
+
+
+def onevision():
+    theirs = LlavaOnevisionForConditionalGeneration(test_llava_onevision.config())
+    fields = json.loads(test_llava_onevision.processor().to_json_string())
+    parity.randomise(theirs)
+    return theirs, test_llava_onevision.TOKENIZER, {"preprocessor_config.json": fields}
+
+
+def qwen2_5():
+    text, vision, tied, _ = test_qwen2_5_vl.CASES["gqa-tied-no-full-layer"]
+    theirs = test_qwen2_5_vl.build(text, vision, tied)
+    fields = test_qwen2_5_vl.preprocessor(theirs.config) | {"max_pixels": 2000}
+    return theirs, qwen_vl.TOKENIZER, {"preprocessor_config.json": fields}
+
+
+def qwen3():
+    text, vision, tied, _ = test_qwen3_vl.CASES["mha"]
+    theirs = test_qwen3_vl.build(text, vision, tied)
+    config = theirs.config.vision_config
+    fields = {
+        "patch_size": config.patch_size,
+        "merge_size": config.spatial_merge_size,
+        "temporal_patch_size": config.temporal_patch_size,
+        "size": {"shortest_edge": 1, "longest_edge": 20_000},
+    }
+    return theirs, qwen_vl.TOKENIZER, {"preprocessor_config.json": fields}
+
+
+FAMILIES = {"onevision": onevision, "qwen2_5": qwen2_5, "qwen3": qwen3}
+
+
+PAIR = Path(shapes.__file__).parent / "pair" / "video"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint, its conversion, and what `transformers` computes of it."""
+
+    checkpoint: Path
+    model: Path
+    recorded: Recorded
+
+    def stages(self, model: Path) -> dict[str, Stage]:
+        sides = read_sides(model, str(self.checkpoint))
+        return {stage.name: stage for stage in stages_of(sides, self.recorded)}
+
+    def first_beyond(self, model: Path) -> str:
+        return next(name for name, stage in self.stages(model).items() if stage.beyond)
+
+
+def case(folder: Path, checkpoint: Path) -> Case:
+    convert(checkpoint, folder / "model")
+    (folder / "states").mkdir()
+    sides = read_sides(folder / "model", str(checkpoint))
+    return Case(checkpoint, folder / "model", record(sides, folder / "states"))
+
+
+def tiny(name: str, factory) -> Case:
+    theirs, tokenizer, files = FAMILIES[name]()
+    folder = factory.mktemp(name)
+    checkpoint = parity.save_checkpoint(folder / "checkpoint", theirs, tokenizer, files | PLAIN)
+    return case(folder, checkpoint)
+
+
+@pytest.fixture(scope="module")
+def onevision_case(tmp_path_factory):
+    return tiny("onevision", tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def qwen2_5_case(tmp_path_factory):
+    return tiny("qwen2_5", tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def qwen3_case(tmp_path_factory):
+    return tiny("qwen3", tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def pair_case(tmp_path_factory):
+    return case(tmp_path_factory.mktemp("pair"), PAIR)
+
+
+@pytest.mark.parametrize("name", ["pair", *FAMILIES])
+def test_right_conversions(name, request):
+    chosen = request.getfixturevalue(f"{name}_case")
+    stages = chosen.stages(chosen.model)
+    assert not [stage for stage in stages.values() if stage.beyond]
+    layers = [stage for stage in stages if stage.startswith("layer ")]
+    assert len(layers) == chosen.recorded.layers and ":" not in "".join(layers)
+    assert stages["greedy tokens"].note == "the first 16 of 16 are the same"
+    assert len(set(chosen.recorded.tokens)) > 2, "the same few tokens again and again test little"
+    for stage in list(stages.values())[-3:]:
+        assert stage.name.startswith("knockout ")
+        assert float(stage.note.split()[-1]) > 1000 * stage.error, "it changes too little to test"
+
+
+def converted_again(case: Case, folder: Path, change) -> Path:
+    """A conversion of the checkpoint with other tensors: float32 arrays by key."""
+    light_copy(case.checkpoint, folder / "changed")
+
+    def rewritten(tensors):
+        arrays = {
+            key: np.frombuffer(content, DTYPES[dtype]).reshape(shape)
+            for key, (dtype, shape, content) in tensors.items()
+        }
+        change(arrays)
+        for key, (dtype, shape, _) in tensors.items():
+            tensors[key] = (dtype, shape, np.ascontiguousarray(arrays[key]).tobytes())
+
+    file = folder / "changed" / "model.safetensors"
+    tensors = tensors_of(file)
+    rewritten(tensors)
+    file.unlink()
+    write_file(file, tensors)
+    convert(folder / "changed", folder / "model")
+    return folder / "model"
+
+
+def swap(one: str, other: str):
+    """The change that puts each of two tensors in the other's place; `*` is any prefix."""
+
+    def change(arrays):
+        first, second = (next(key for key in arrays if key.endswith(end)) for end in (one, other))
+        arrays[first], arrays[second] = arrays[second], arrays[first]
+
+    return change
+
+
+def reorder(end: str, function):
+    """The change of one tensor by a function that keeps its shape."""
+
+    def change(arrays):
+        key = next(key for key in arrays if key.endswith(end))
+        shape = arrays[key].shape
+        arrays[key] = function(arrays[key]).reshape(shape)
+
+    return change
+
+
+def columns_first(weight):
+    """A patch embedding that takes the two axes of a patch for each other."""
+    return weight.swapaxes(-1, -2)
+
+
+def blocks_transposed(weight):
+    """A merger that takes the two axes of a block of 2 x 2 patches for each other."""
+    return weight.reshape(len(weight), 2, 2, -1).swapaxes(1, 2)
+
+
+BROKEN = {
+    "onevision: query and key swapped": (
+        "onevision",
+        swap("language_model.model.layers.1.self_attn.q_proj.weight",
+             "language_model.model.layers.1.self_attn.k_proj.weight"),
+        "layer 1: query",
+    ),
+    "onevision: patches transposed": (
+        "onevision", reorder("patch_embedding.weight", columns_first), "vision features",
+    ),
+    "onevision: projector": (
+        "onevision", reorder("projector.linear_2.bias", lambda bias: bias[::-1]),
+        "video embeddings",
+    ),
+    "qwen2_5: gate and up swapped": (
+        "qwen2_5", swap("layers.3.mlp.gate_proj.weight", "layers.3.mlp.up_proj.weight"),
+        "layer 3: mlp",
+    ),
+    "qwen2_5: blocks transposed": (
+        "qwen2_5", reorder("visual.merger.mlp.0.weight", blocks_transposed), "video embeddings",
+    ),
+    "qwen3: norms of heads swapped": (
+        "qwen3", swap("layers.0.self_attn.q_norm.weight", "layers.0.self_attn.k_norm.weight"),
+        "layer 0: attention",
+    ),
+    "pair: embeddings moved by one": (
+        "pair", reorder("embed_tokens.weight", lambda weight: np.roll(weight, 1, 0)),
+        "token embeddings",
+    ),
+    "pair: final norm": (
+        "pair", reorder("language_model.model.norm.weight", lambda weight: weight[::-1]),
+        "final norm",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("which", BROKEN)
+def test_broken_weights_are_named(which, request, tmp_path):
+    name, change, stage = BROKEN[which]
+    chosen = request.getfixturevalue(f"{name}_case")
+    assert chosen.first_beyond(converted_again(chosen, tmp_path, change)) == stage
+
+
+def rope_theta(fields):
+    text = fields["text_config"]
+    if "rope_parameters" in text:
+        text["rope_parameters"]["rope_theta"] *= 4
+    else:
+        text["rope_theta"] = 4e4
+
+
+def no_deepstack_layer(fields):
+    fields["vision_config"]["deepstack_visual_indexes"] = [1, 2]
+
+
+def redder(fields):
+    fields["image_mean"][0] += 0.01
+
+
+def other_letters(fields):
+    vocabulary = fields["model"]["vocab"]
+    vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change", "stage"),
+    [
+        ("pair", "config.json", rope_theta, "layer 0: attention"),
+        ("qwen3", "config.json", rope_theta, "layer 0: attention"),
+        ("qwen3", "config.json", no_deepstack_layer, "layer 0"),
+        ("onevision", "preprocessor_config.json", redder, "pixel values"),
+        ("onevision", "tokenizer.json", other_letters, "prompt ids"),
+    ],
+)
+def test_broken_files_are_named(name, file, change, stage, request, tmp_path):
+    chosen = request.getfixturevalue(f"{name}_case")
+    shutil.copytree(chosen.model, tmp_path / "model")
+    edit_json(tmp_path / "model" / file, change)
+    assert chosen.first_beyond(tmp_path / "model") == stage
+
+
+def test_the_command(pair_case, tmp_path, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(pair_case.model, model)
+    for broken in (False, True):
+        if broken:
+            edit_json(model / "config.json", rope_theta)
+        code = run(model, str(pair_case.checkpoint), json_file=tmp_path / "report.json")
+        report = json.loads((tmp_path / "report.json").read_text())
+        printed = capsys.readouterr().out
+        assert code == int(broken)
+        assert report["verdict"] in printed and "LlavaForConditionalGeneration" in printed
+        assert any(stage["beyond"] for stage in report["stages"]) == broken
+    assert "first at layer 0: attention" in report["verdict"]
+    assert "rotary embedding" in report["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"model_type": "internvl_chat"}, "trust_remote_code"),
+        ({"model_type": "videollama3_qwen2"}, "video_llama_3"),
+        ({"model_type": "mamba"}, "model_type is 'mamba'; `flowjax check` knows how to ask llava"),
+    ],
+)
+def test_checkpoints_that_transformers_has_no_class_for(fields, words, pair_case, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(FlowjaxError, match=re.escape(words)):
+        read_sides(pair_case.model, str(tmp_path))
+
+
+def test_options_need_a_question(pair_case):
+    with pytest.raises(FlowjaxError, match="--option needs --question"):
+        read_sides(pair_case.model, str(PAIR), options=("a", "b"))
