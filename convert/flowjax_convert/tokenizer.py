@@ -111,6 +111,10 @@ def checkpoint_tokenizer(directory: Path) -> CheckpointTokenizer:
             for source, index, token in _later(settings)
             if index is not None and tokenizer.token_to_id(token.content) is None
         ]
+        first = tokenizer.get_vocab_size()
+        # Ids that do not go on where the file ends are those of another vocabulary: it holds alone.
+        if [index for _, index, _ in missing] != list(range(first, first + len(missing))):
+            missing = []
         _add_tokens(tokenizer, directory, missing)
         return CheckpointTokenizer(tokenizer, stored=not missing)
     if (directory / VOCABULARY).is_file() and (directory / MERGES).is_file():

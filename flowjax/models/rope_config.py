@@ -103,6 +103,8 @@ def _yarn(scaling: HFConfig, head_dim: int, theta: float, positions: int) -> Sca
     Pairs that turn more than `beta_fast` times over the original length keep their frequency, those
     that turn less than `beta_slow` times are divided by `factor`, with a ramp between them.
     """
+    if ORIGINAL not in scaling and "factor" not in scaling:
+        raise FlowjaxError(f"{scaling.name('factor')} is missing")
     original = scaling.positive(ORIGINAL, positions)
     factor = scaling.positive_float("factor", positions / original)
     fast = scaling.positive_float("beta_fast", 32.0)

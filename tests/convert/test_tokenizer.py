@@ -55,6 +55,16 @@ def test_a_whole_tokenizer_json_is_kept(files):
     assert checkpoint_tokenizer(folder).stored
 
 
+def test_a_tokenizer_json_of_another_vocabulary_holds_alone(files):
+    folder = files("qwen2_json")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    token = {"content": "<later>", "special": True}
+    config["added_tokens_decoder"] = {"151643": token}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    read = checkpoint_tokenizer(folder)
+    assert read.stored and read.tokenizer.token_to_id("<later>") is None
+
+
 def test_ids_that_contradict_the_vocabulary(files):
     folder = files("qwen2")
     added = json.loads((folder / "added_tokens.json").read_text())

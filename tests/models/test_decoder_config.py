@@ -157,7 +157,8 @@ def test_a_sliding_window_that_binds_is_refused():
         ({"layer_types": ["full_attention"]}, "layer_types is "),
         ({"rms_norm_eps": 0.0}, "rms_norm_eps is 0.0"),
         ({"rope_theta": -1.0}, "rope_theta is -1.0"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_type is 'yarn'"),
+        ({"rope_scaling": {"type": "ntk", "factor": 4.0}}, "rope_type is 'ntk'"),
+        ({"rope_scaling": {"type": "yarn"}}, "rope_scaling.factor is missing"),
         ({"rope_scaling": {"type": "dynamic"}}, "rope_scaling.factor is missing"),
         (
             {"rope_scaling": {"type": "linear", "rope_type": "dynamic", "factor": 2}},

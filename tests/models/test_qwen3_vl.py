@@ -200,7 +200,7 @@ def test_released_configuration():
 @pytest.mark.parametrize(
     ("part", "change", "words"),
     [
-        ("text_config", {"rope_scaling": {"rope_type": "yarn"}}, "rope_scaling.rope_type"),
+        ("text_config", {"rope_scaling": {"rope_type": "ntk"}}, "rope_scaling.rope_type"),
         ("text_config", {"rope_scaling": {"mrope_interleaved": False}}, "mrope_interleaved"),
         ("text_config", {"rope_scaling": {"mrope_section": [24, 20]}}, "mrope_section"),
         ("text_config", {"attention_bias": True}, "text_config.attention_bias"),
