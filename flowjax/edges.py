@@ -377,11 +377,15 @@ def causal_mask(layers: int, group: Int[Array, " n"]) -> EdgeMask:
     return EdgeMask(jnp.zeros_like(group), jnp.ones((layers, 1, 1, 1), bool))
 
 
+def edge_counts(layout: TokenLayout) -> Int[np.ndarray, "g g"]:
+    """Causal edges (diagonal included) between cells: int64 [g, g], target x source."""
+    is_cell = np.eye(len(layout.cells), dtype=np.int64)[layout.cell]
+    return is_cell.T @ np.cumsum(is_cell, axis=0)
+
+
 def count_edges(layout: TokenLayout, table: Bool[np.ndarray, "g g"]) -> int:
     """Causal edges (diagonal included) of one head whose table entry is true."""
-    is_source = np.eye(len(layout.cells), dtype=np.int64)[layout.cell]
-    sources_up_to = np.cumsum(is_source, axis=0)
-    return int((sources_up_to * table[layout.cell]).sum())
+    return int(edge_counts(layout)[table].sum())
 
 
 def dense(layout: TokenLayout, table: Bool[np.ndarray, "... g g"]) -> Bool[np.ndarray, "... n n"]:

@@ -16,9 +16,9 @@ from types import MappingProxyType
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
-from flowjax.edges import DenseMask, Edge, Knockout, edge_table
+from flowjax.edges import DenseMask, Edge, Knockout, edge_counts, edge_table
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, check_writable, read_json
 from flowjax.layout import TokenLayout
@@ -220,12 +220,6 @@ def read_pathway(path: Path, layers: int) -> Pathway:
         return Pathway(**fields)
     except FlowjaxError as error:
         raise FlowjaxError(f"{path}: {error}") from None
-
-
-def edge_counts(layout: TokenLayout) -> Int[np.ndarray, "g g"]:
-    """Causal edges (diagonal included) between cells: int64 [g, g], target x source."""
-    is_cell = np.eye(len(layout.cells), dtype=np.int64)[layout.cell]
-    return is_cell.T @ np.cumsum(is_cell, axis=0)
 
 
 def kept_fraction(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowjax.edges import count_edges, edge_mask, edge_table
+from flowjax.edges import count_edges, edge_counts, edge_mask, edge_table
 from flowjax.errors import FlowjaxError
 from flowjax.layout import TokenLayout
 from flowjax.pathway import (
@@ -15,7 +15,6 @@ from flowjax.pathway import (
     PRESETS,
     Pathway,
     default_pathway,
-    edge_counts,
     kept_fraction,
     preset,
     random_edges,

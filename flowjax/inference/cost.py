@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flowjax.edges import edge_counts
 from flowjax.inference.compile import Compiled
 from flowjax.kernels.pruned_attention import BlockMap
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import DecoderConfig
-from flowjax.pathway import edge_counts
 
 
 @dataclass(frozen=True)

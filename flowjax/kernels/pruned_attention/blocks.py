@@ -30,9 +30,6 @@ NONE, FULL, PARTIAL = 0, 1, 2
 KEY_SHIFT, QUERY_SHIFT = 4, 18
 MOST_KEY_BLOCKS, MOST_QUERY_BLOCKS = 1 << (QUERY_SHIFT - KEY_SHIFT), 1 << (31 - QUERY_SHIFT)
 
-NO_POSITION = int(np.iinfo(np.int32).max)
-"""The position of a padded key row: no row may read it."""
-
 HostOrDevice = Array | np.ndarray
 Leaf = Any
 """An array on host or device; JAX also puts shapes, shardings or axes in its place."""

@@ -15,9 +15,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
+from flowjax.edges import NOBODY
 from flowjax.kernels.pruned_attention.blocks import (
     FULL,
-    NO_POSITION,
     PARTIAL,
     BlockMap,
     unpack,
@@ -80,7 +80,7 @@ def attention(
     # Row data stands upright (on sublanes), column data lies flat (on lanes).
     row_position = jnp.pad(query_position, (0, -rows % block_q)).astype(jnp.int32)[:, None]
     column_position = jnp.pad(
-        key_position, (0, -len(key) % block_k), constant_values=NO_POSITION
+        key_position, (0, -len(key) % block_k), constant_values=NOBODY
     ).astype(jnp.int32)
     column_data = jnp.stack([column_position, blocks.column_class])
     table_of_head = jnp.broadcast_to(blocks.table_of_head, (heads,))

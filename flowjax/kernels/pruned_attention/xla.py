@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int32
 
-from flowjax.kernels.pruned_attention.blocks import NO_POSITION, BlockMap, unpack
+from flowjax.edges import NOBODY
+from flowjax.kernels.pruned_attention.blocks import BlockMap, unpack
 from flowjax.models.attention import PRECISION
 
 
@@ -54,7 +55,7 @@ def attention(
     columns = _Columns(
         _by_block(key, blocks.block_k),
         _by_block(value, blocks.block_k),
-        _by_block(key_position, blocks.block_k, fill=NO_POSITION),
+        _by_block(key_position, blocks.block_k, fill=NOBODY),
         jnp.asarray(blocks.column_class).reshape(-1, blocks.block_k),
     )
     if len(blocks.visits) == 1:
