@@ -377,6 +377,11 @@ def causal_mask(layers: int, group: Int[Array, " n"]) -> EdgeMask:
     return EdgeMask(jnp.zeros_like(group), jnp.ones((layers, 1, 1, 1), bool))
 
 
+def causal_edges(first_row: int, length: int) -> int:
+    """Edges that causality allows into rows `first_row` to `length - 1`, diagonal included."""
+    return (length * (length + 1) - first_row * (first_row + 1)) // 2
+
+
 def edge_counts(layout: TokenLayout) -> Int[np.ndarray, "g g"]:
     """Causal edges (diagonal included) between cells: int64 [g, g], target x source."""
     is_cell = np.eye(len(layout.cells), dtype=np.int64)[layout.cell]

@@ -21,18 +21,56 @@ from flowjax.data.prompt import Prompt, RopeGrid, Span
 from flowjax.errors import FlowjaxError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenLayout:
-    """Token groups of one prompt.
+    """Token groups of one prompt. Layouts are equal if every position has the same groups.
 
     cells: names of the cells, in order of first position.
     cell: int32 [n], index into `cells` of every position.
     unions: groups made of several cells, by name.
+
+    Raises:
+        FlowjaxError: no position, a cell that is named twice, is out of order or has no position,
+            or a union of something that is not a cell or with the name of one.
     """
 
     cells: tuple[str, ...]
     cell: Int[np.ndarray, " n"]
     unions: Mapping[str, tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        """Check that the cells partition the positions, and freeze what can be changed."""
+        _, first = np.unique(self.cell, return_index=True)
+        if self.cell[np.sort(first)].tolist() != list(range(len(self.cells))) or not self.cells:
+            raise FlowjaxError(
+                f"token layout: {len(self.cells)} cells must be numbered from 0 in the order of "
+                "their first positions, and each must have one"
+            )
+        names = [*self.cells, *self.unions]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise FlowjaxError(f"token layout: {twice!r} names two groups")
+        for union, parts in self.unions.items():
+            for part in parts:
+                if part not in self.cells:
+                    raise FlowjaxError(
+                        f"token layout: {union!r} is made of {part!r}, which is no cell; "
+                        f"{_available(self.cells)}"
+                    )
+        cell = np.array(self.cell, np.int32)
+        cell.flags.writeable = False
+        object.__setattr__(self, "cell", cell)
+        object.__setattr__(self, "unions", MappingProxyType(dict(self.unions)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TokenLayout) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[tuple[str, ...], bytes, frozenset[tuple[str, tuple[str, ...]]]]:
+        return self.cells, self.cell.tobytes(), frozenset(self.unions.items())
 
     @classmethod
     def from_cells(cls, names: Sequence[str], true_option: str | None = None) -> "TokenLayout":
@@ -55,10 +93,7 @@ class TokenLayout:
             unions["true_option"] = (true_option,)
             unions["false_options"] = tuple(name for name in options if name != true_option)
         cell = np.array([index[name] for name in names], np.int32)
-        cell.flags.writeable = False
-        return cls(
-            cells, cell, MappingProxyType({name: parts for name, parts in unions.items() if parts})
-        )
+        return cls(cells, cell, {name: parts for name, parts in unions.items() if parts})
 
     @property
     def length(self) -> int:
@@ -112,8 +147,7 @@ class TokenLayout:
         cells = tuple(dict.fromkeys(names))
         index_of = {name: index for index, name in enumerate(cells)}
         cell = np.array([index_of[name] for name in names], np.int32)
-        cell.flags.writeable = False
-        return TokenLayout(cells, cell, MappingProxyType(unions | aliases))
+        return TokenLayout(cells, cell, unions | aliases)
 
 
 @dataclass(frozen=True)

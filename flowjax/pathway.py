@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
-from flowjax.edges import DenseMask, Edge, Knockout, edge_counts, edge_table
+from flowjax.edges import DenseMask, Edge, Knockout, causal_edges, edge_counts, edge_table
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, check_writable, read_json
 from flowjax.layout import TokenLayout
@@ -313,7 +313,7 @@ def random_edges(
         raise FlowjaxError(f"seed {seed}: it must be at least 0")
     first = int(layout.positions("video")[0])
     after = layout.length - first
-    cut = int((1 - fraction) * (layout.length * (layout.length + 1) // 2))
+    cut = int((1 - fraction) * causal_edges(0, layout.length))
     most = after * (after + 1) // 2
     if cut > most:
         raise FlowjaxError(

@@ -134,3 +134,33 @@ def test_a_group_that_does_not_exist_lists_those_that_do():
 def test_bad_questions(stem, options, answer, message):
     with pytest.raises(FlowjaxError, match=message):
         Question(stem, options, answer)
+
+
+NAMES = ["system", "frame_0", "frame_0", "frame_1", "option_A", "option_B", "last"]
+
+
+def test_layouts_are_equal_where_every_position_has_the_same_groups():
+    one, other = (TokenLayout.from_cells(NAMES, "option_A") for _ in range(2))
+    assert one == other and hash(one) == hash(other)
+    assert one != TokenLayout.from_cells(NAMES, "option_B")
+    assert one != TokenLayout.from_cells(["system", *NAMES], "option_A")
+    assert one.split(["frame_0"]) == other.split(["frame_0"]) != one
+    with pytest.raises(ValueError, match="read-only"):
+        one.cell[0] = 1
+
+
+@pytest.mark.parametrize(
+    ("cells", "cell", "unions", "says"),
+    [
+        ((), [], {}, "0 cells"),
+        (("a", "b"), [0, 0], {}, "2 cells must be numbered from 0"),
+        (("a", "b"), [1, 0], {}, "in the order of their first positions"),
+        (("a",), [0, 1], {}, "1 cells"),
+        (("a", "a"), [0, 1], {}, "'a' names two groups"),
+        (("a", "b"), [0, 1], {"b": ("a",)}, "'b' names two groups"),
+        (("a", "b"), [0, 1], {"c": ("d",)}, "'c' is made of 'd', which is no cell"),
+    ],
+)
+def test_a_layout_checks_itself(cells, cell, unions, says):
+    with pytest.raises(FlowjaxError, match=says):
+        TokenLayout(cells, np.array(cell, np.int32), unions)

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
-from flowjax.edges import Edge, EdgeMask, Knockout, edge_table
+from flowjax.edges import Edge, Knockout, edge_table
 from flowjax.errors import FlowjaxError
 from flowjax.kernels.pruned_attention import (
     BlockMap,
@@ -132,22 +132,20 @@ class Inputs:
             block_k=block_k,
         )
 
-    def pruned(self, table: Bool[np.ndarray, "1 g g"], blocks: BlockMap) -> Attention:
+    def pruned(self, blocks: BlockMap) -> Attention:
         """The kernel that the default takes."""
-        group, position = jnp.asarray(self.layout.cell), jnp.asarray(self.position)
-        mask, on_device = EdgeMask(group, jnp.asarray(table)), jax.tree.map(jnp.asarray, blocks)
+        position, on_device = jnp.asarray(self.position), jax.tree.map(jnp.asarray, blocks)
         call = jax.jit(
-            lambda query, key, value, mask, blocks: pruned_attention(
+            lambda query, key, value, blocks: pruned_attention(
                 query,
                 key,
                 value,
-                mask=mask,
                 query_position=position,
                 key_position=position,
                 blocks=blocks,
             )
         )
-        return Attention(lambda: call(self.query, self.key, self.value, mask, on_device))
+        return Attention(lambda: call(self.query, self.key, self.value, on_device))
 
     def dense(self) -> Attention:
         """JAX's causal attention; cuDNN's on a GPU."""
@@ -204,8 +202,8 @@ def measure(inputs: Inputs, peer: str | None, rounds: int) -> dict[str, Any]:
     tables = [uncut, *(table for _, table in kinds)]
     maps, map_seconds = zip(*map(functools.partial(timed_map, inputs), tables), strict=True)
     work = {"dense": inputs.dense()}
-    for index, (table, blocks) in enumerate(zip(tables, maps, strict=True)):
-        work[f"kernel {index}"] = inputs.pruned(table, blocks)
+    for index, blocks in enumerate(maps):
+        work[f"kernel {index}"] = inputs.pruned(blocks)
     difference = None
     if peer:
         from flowjax_benchmarks.flex_peer import FlexAttention, synchronize  # noqa: PLC0415 - a test extra

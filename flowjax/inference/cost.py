@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowjax.edges import edge_counts
+from flowjax.edges import causal_edges, edge_counts
 from flowjax.inference.compile import Compiled
 from flowjax.kernels.pruned_attention import BlockMap
 from flowjax.layout import TokenLayout
+from flowjax.models.cost import LayerCost
 from flowjax.models.decoder import DecoderConfig
 
 
@@ -53,15 +54,15 @@ def costs(
         config: the decoder's.
         value_bytes: of one value of a key.
     """
-    length = layout.length
-    causal = length * (length + 1) // 2
+    cost, length = LayerCost(config), layout.length
+    causal = causal_edges(0, length)
     of_layers = config.layers * config.heads
     maps = [stage.blocks for stage in compiled.stages if stage.blocks is not None]
     full = PrefillCost(
-        flops=_flops(config, config.layers * length, config.layers * length, of_layers * causal),
+        flops=_flops(cost, config.layers * length, config.layers * length, of_layers * causal),
         edges=of_layers * causal,
         blocks=of_layers * _causal_blocks(length, maps[0]) if maps else 0,
-        cache_bytes=_cache_bytes(config, config.layers * length, value_bytes),
+        cache_bytes=config.layers * length * cost.cached * value_bytes,
     )
     table = np.asarray(compiled.mask.allowed)
     kept = np.einsum("lhts,ts->", table, edge_counts(layout)) / (table.shape[1] * config.layers)
@@ -70,26 +71,19 @@ def costs(
     sources = sum(stage.layers * len(stage.source_position) for stage in compiled.stages)
     edges = heads * sum(blocks.kept_edges for blocks in maps)
     thin = PrefillCost(
-        flops=_flops(config, rows, sources, edges),
+        flops=_flops(cost, rows, sources, edges),
         edges=edges,
         blocks=heads * sum(blocks.kept_blocks for blocks in maps),
-        cache_bytes=_cache_bytes(
-            config, sum(cut.layers * len(cut.position) for cut in compiled.cuts), value_bytes
-        ),
+        cache_bytes=sum(cut.layers * len(cut.position) for cut in compiled.cuts)
+        * cost.cached
+        * value_bytes,
     )
     return Costs(full, full, thin, float(kept / causal))
 
 
-def _flops(config: DecoderConfig, rows: int, sources: int, edges: int) -> int:
+def _flops(cost: LayerCost, rows: int, sources: int, edges: int) -> int:
     """FLOPs of rows, sources and edges summed over layers (edges also over heads)."""
-    a_row = 4 * config.width * config.heads * config.head_dim + 6 * config.width * config.mlp_width
-    a_source = 4 * config.width * config.kv_heads * config.head_dim
-    logits = 2 * config.width * config.vocabulary
-    return rows * a_row + sources * a_source + edges * 4 * config.head_dim + logits
-
-
-def _cache_bytes(config: DecoderConfig, entries: int, value_bytes: int) -> int:
-    return 2 * entries * config.kv_heads * config.head_dim * value_bytes
+    return rows * cost.row + sources * cost.source + edges * cost.edge + cost.logits
 
 
 def _causal_blocks(length: int, blocks: BlockMap) -> int:

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from flowjax.edges import EdgeMask
 from flowjax.inference.compile import Compiled, Cut, Stage
 from flowjax.kernels.pruned_attention import Implementation, pruned_attention
 from flowjax.models.decoder import Decoder, DecoderLayer, deepened
@@ -65,7 +64,7 @@ def prefill(
     x = _taken(embedded.x, compiled.rows)
     prompt = []
     for stage in compiled.stages:
-        x, kept = _run(decoder, x, rotary, embedded, compiled.mask, stage, implementation)
+        x, kept = _run(decoder, x, rotary, embedded, stage, implementation)
         prompt += [_cut(kept, cut) for cut in stage.cuts]
     written = tuple(
         Entries(*(_room(part, compiled.room) for part in entries)) if cut.written else None
@@ -105,7 +104,6 @@ def _run(
     x: Float[Array, "i width"],
     rotary: Rotary,
     embedded: Embedded,
-    mask: EdgeMask,
     stage: Stage,
     implementation: Implementation | None,
 ) -> tuple[Float[Array, "r width"], Entries]:
@@ -133,7 +131,6 @@ def _run(
             layer.queries(x, own),
             key,
             value,
-            mask=mask.at(index),
             query_position=stage.row_position,
             key_position=stage.source_position,
             blocks=blocks,

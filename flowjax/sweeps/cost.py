@@ -1,34 +1,32 @@
-"""FLOPs and bytes of pieces of a decoder."""
+"""FLOPs and bytes of a sweep's prefill and windows."""
 
 from dataclasses import dataclass, field
 
 from flowjax.models.attention import CHUNK
+from flowjax.models.cost import LayerCost
 from flowjax.models.decoder import DecoderConfig
 
 
 @dataclass(frozen=True)
 class Cost:
-    """FLOPs and bytes of pieces of a decoder.
+    """FLOPs and bytes of a sweep's pieces.
 
     value_bytes: bytes of one value of a hidden state.
     """
 
     config: DecoderConfig
     value_bytes: int
+    _layer: LayerCost = field(init=False)
     _linear: int = field(init=False)
 
     def __post_init__(self) -> None:
-        """Count a row's products once."""
-        config = self.config
-        attention = 2 * config.width * config.head_dim * (config.heads * 2 + config.kv_heads * 2)
-        object.__setattr__(self, "_linear", attention + 6 * config.width * config.mlp_width)
-
-    @property
-    def _sources(self) -> int:
-        return 4 * self.config.width * self.config.kv_heads * self.config.head_dim
+        """Count a row's products once: planning asks for them very often."""
+        layer = LayerCost(self.config)
+        object.__setattr__(self, "_layer", layer)
+        object.__setattr__(self, "_linear", layer.row + layer.source)
 
     def _reading(self, edges: int) -> int:
-        return 4 * self.config.heads * self.config.head_dim * edges
+        return self.config.heads * self._layer.edge * edges
 
     def layers(self, layers: int, rows: int, edges: int) -> int:
         """`layers` whole layers of `rows` rows that compute `edges` attention scores a head."""
@@ -37,10 +35,10 @@ class Cost:
     def last_layer(self, rows: int, sources: int) -> int:
         """The last layer of a window: one row beyond keys and values, then its logits."""
         return (
-            (rows - 1) * self._sources
+            (rows - 1) * self._layer.source
             + self._linear
             + self._reading(sources)
-            + 2 * self.config.width * self.config.vocabulary
+            + self._layer.logits
         )
 
     def window(self, start: int, rows: int, edges: int, sources: int) -> int:
@@ -51,14 +49,12 @@ class Cost:
 
     def prefill(self, rows: int, edges: int) -> int:
         """A forward over the whole prompt with logits of one position."""
-        head = 2 * self.config.width * self.config.vocabulary
-        return self.layers(self.config.layers, rows, edges) + head
+        return self.layers(self.config.layers, rows, edges) + self._layer.logits
 
     def kept_bytes(self, length: int) -> int:
         """Hidden states, keys and values of every layer."""
-        config = self.config
-        per_position = config.width + 2 * config.kv_heads * config.head_dim
-        return config.layers * length * per_position * self.value_bytes
+        per_position = self.config.width + self._layer.cached
+        return self.config.layers * length * per_position * self.value_bytes
 
     def batch_bytes(self, batch: int, rows: int, prefix: int) -> int:
         """Working memory of `batch` windows: hidden states, MLP, one chunk's scores, logits.
@@ -68,16 +64,11 @@ class Cost:
         Each layer's parameters are copied out of their stack once for all windows.
         """
         config = self.config
-        kv = 2 * config.kv_heads * config.head_dim
-        hidden = rows * (4 * config.width + 3 * config.mlp_width + kv) * self.value_bytes
+        states = 4 * config.width + 3 * config.mlp_width + self._layer.cached
+        hidden = rows * states * self.value_bytes
         scores = min(rows, CHUNK) * (rows + prefix) * (config.heads * 20 + 1)
         layer = self._linear // 2 * self.value_bytes
         return layer + batch * (hidden + scores + 8 * config.vocabulary)
-
-
-def causal_edges(first_row: int, length: int) -> int:
-    """Edges that causality allows into rows `first_row` to `length - 1`, diagonal included."""
-    return (length * (length + 1) - first_row * (first_row + 1)) // 2
 
 
 def chunked_edges(rows: int, prefix: int) -> int:

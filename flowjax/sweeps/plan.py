@@ -20,13 +20,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from flowjax.edges import Knockout, cut_table
+from flowjax.edges import Knockout, causal_edges, cut_table
 from flowjax.errors import FlowjaxError
 from flowjax.layout import TokenLayout
 from flowjax.models.decoder import DecoderConfig
 from flowjax.padding import LENGTH_STEP, bucket_rows, round_up
 from flowjax.patches import Patch
-from flowjax.sweeps.cost import Cost, causal_edges, chunked_edges
+from flowjax.sweeps.cost import Cost, chunked_edges
 
 ROWS_PER_BATCH = 128
 """Rows that fill a device: below it, weights are read faster than rows are multiplied."""

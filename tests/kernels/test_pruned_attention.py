@@ -14,6 +14,7 @@ from flowjax.kernels.pruned_attention import (
     mosaic_gpu,
     mosaic_tpu,
     pruned_attention,
+    reference,
     stack_maps,
 )
 from tests.kernels.cases import Problem, problem
@@ -55,10 +56,11 @@ def run(name: str, given_: Problem, dtype: str) -> np.ndarray:
     elif name == "mosaic_gpu":
         assert mosaic_gpu.refusal(*arrays[:2], blocks) is None
         output = mosaic_gpu.attention(*arrays, blocks, interpret=InterpretGPUParams())
+    elif name == "reference":
+        output = reference.attention(*arrays[:3], given_.mask, *arrays[3:])
     else:
         output = pruned_attention(
             *arrays[:3],
-            mask=given_.mask,
             query_position=arrays[3],
             key_position=arrays[4],
             blocks=blocks,
@@ -148,7 +150,6 @@ def test_stacked_maps_serve_a_scan_over_layers():
             query,
             key,
             value,
-            mask=first.mask,
             query_position=query_position,
             key_position=key_position,
             blocks=blocks,

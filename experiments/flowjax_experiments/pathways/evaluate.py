@@ -18,6 +18,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from flowjax.asked.asked import Asked, true_token
 from flowjax.data.sample import Sample
+from flowjax.edges import causal_edges
 from flowjax.errors import FlowjaxError
 from flowjax.lens.read import read_logits
 from flowjax.models.checkpoint import LoadedModel
@@ -169,7 +170,7 @@ def answers(asked: Asked, pathways: Sequence[Pathway], seeds: int) -> Iterator[A
         yield Answered(PATHWAY, pathway.name, pathway.form, -1, kept, logits)
         for seed in range(seeds):
             drawn = random_edges(layout, kept, seed=seed, layers=config.layers)
-            total = layout.length * (layout.length + 1) // 2
+            total = causal_edges(0, layout.length)
             logits = read_logits(decoder, prompt, padded_dense(drawn.dense()))
             share = 1 - drawn.cut / total
             yield Answered(RANDOM, pathway.name, pathway.form, seed, share, logits)

@@ -5,12 +5,11 @@ from typing import Literal
 import jax
 from jaxtyping import Array, Float, Int
 
-from flowjax.edges import EdgeMask
 from flowjax.errors import FlowjaxError
-from flowjax.kernels.pruned_attention import mosaic_gpu, mosaic_tpu, reference, xla
+from flowjax.kernels.pruned_attention import mosaic_gpu, mosaic_tpu, xla
 from flowjax.kernels.pruned_attention.blocks import BlockMap
 
-Implementation = Literal["reference", "xla", "mosaic_tpu", "mosaic_gpu"]
+Implementation = Literal["xla", "mosaic_tpu", "mosaic_gpu"]
 
 BEST: dict[str, Implementation] = {"gpu": "mosaic_gpu", "tpu": "mosaic_tpu"}
 """The implementation for each platform that has one of its own."""
@@ -38,7 +37,7 @@ def refusal(
     blocks: BlockMap,
 ) -> str | None:
     """Why an implementation cannot serve these arrays on this machine; None if it can."""
-    if implementation in ("reference", "xla"):
+    if implementation == "xla":
         return None
     platform = jax.default_backend()
     if BEST.get(platform) != implementation:
@@ -56,24 +55,21 @@ def pruned_attention(
     key: Float[Array, "k kv_heads d"],
     value: Float[Array, "k kv_heads d"],
     *,
-    mask: EdgeMask,
     query_position: Int[Array, " q"],
     key_position: Int[Array, " k"],
     blocks: BlockMap,
     implementation: Implementation | None = None,
 ) -> Float[Array, "q heads d"]:
-    """Softmax attention over the edges of a mask, scaled by `1 / sqrt(d)`; softmax in float32.
+    """Softmax attention over the edges of a block map, scaled by `1 / sqrt(d)`; softmax in float32.
 
-    Equal to `flowjax.models.attention.attend` with this mask: causal by position, query head h
-    reads key head `h // (heads // kv_heads)`, a row without any allowed source gives zeros.
+    Equal to `reference.attention` with the mask that the map was made of: causal by position, query
+    head h reads key head `h // (heads // kv_heads)`, a row without any allowed source gives zeros.
 
     Args:
         query: rows of any number, at ascending positions; they need not be consecutive.
         key, value: the source rows.
-        mask: one layer's mask, `allowed` bool [heads or 1, g, g].
         query_position, key_position: absolute.
-        blocks: the map that `block_map` makes of this mask and these positions. It decides what is
-            computed; only `reference` reads the mask itself.
+        blocks: the map that `block_map` makes of one layer's mask and these positions.
         implementation: None takes `mosaic_gpu` on a GPU and `mosaic_tpu` on a TPU if it can serve,
             otherwise `xla`.
 
@@ -83,7 +79,7 @@ def pruned_attention(
     Raises:
         FlowjaxError: the implementation asked for cannot serve, or the map is of other rows.
     """
-    _check(query, key, mask, blocks)
+    _check(query, key, blocks)
     if implementation is None:
         implementation = BEST.get(jax.default_backend(), "xla")
         if refusal(implementation, query, key, blocks) is not None:
@@ -91,8 +87,6 @@ def pruned_attention(
     elif reason := refusal(implementation, query, key, blocks):
         raise FlowjaxError(f"pruned attention {implementation!r} cannot serve: {reason}")
     match implementation:
-        case "reference":
-            return reference.attention(query, key, value, mask, query_position, key_position)
         case "xla":
             return xla.attention(query, key, value, query_position, key_position, blocks)
         case "mosaic_tpu":
@@ -104,7 +98,6 @@ def pruned_attention(
 def _check(
     query: Float[Array, "q heads d"],
     key: Float[Array, "k kv_heads d"],
-    mask: EdgeMask,
     blocks: BlockMap,
 ) -> None:
     heads, kv_heads = query.shape[1], key.shape[1]
@@ -115,6 +108,5 @@ def _check(
         )
     if heads % kv_heads:
         raise FlowjaxError(f"{heads} query heads are no multiple of {kv_heads} key heads")
-    for name, axis in (("mask", len(mask.allowed)), ("block map", len(blocks.table_of_head))):
-        if axis not in (1, heads):
-            raise FlowjaxError(f"{name} of {axis} heads: give 1 or {heads}")
+    if (tables := len(blocks.table_of_head)) not in (1, heads):
+        raise FlowjaxError(f"block map of {tables} heads: give 1 or {heads}")
