@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from flowjax.api.readings import attention, generate, logit_lens
     from flowjax.api.sweep import sweep
     from flowjax.asked.asked import Asked, ask
-    from flowjax.edges import DenseMask, Edge, EdgeMask, Knockout, edge_mask, windows
+    from flowjax.edges import Edge, Knockout, edge_mask
     from flowjax.errors import FlowjaxError
+    from flowjax.layer_windows import windows
     from flowjax.layout import TokenLayout
+    from flowjax.masks import DenseMask, EdgeMask
     from flowjax.models.checkpoint import load_model as load
     from flowjax.models.decoder import Keep
     from flowjax.patches import Patch
@@ -56,9 +58,8 @@ _HOMES = {
     **dict.fromkeys(("Asked", "ask"), "flowjax.asked.asked"),
     **dict.fromkeys(("forward", "knockout"), "flowjax.api.forward"),
     **dict.fromkeys(("attention", "generate", "logit_lens"), "flowjax.api.readings"),
-    **dict.fromkeys(
-        ("DenseMask", "Edge", "EdgeMask", "Knockout", "edge_mask", "windows"), "flowjax.edges"
-    ),
+    **dict.fromkeys(("DenseMask", "EdgeMask"), "flowjax.masks"),
+    **dict.fromkeys(("Edge", "Knockout", "edge_mask"), "flowjax.edges"),
     "FlowjaxError": "flowjax.errors",
     "Keep": "flowjax.models.decoder",
     "Patch": "flowjax.patches",
@@ -66,6 +67,7 @@ _HOMES = {
     "TokenLayout": "flowjax.layout",
     "load": "flowjax.models.checkpoint",
     "sweep": "flowjax.api.sweep",
+    "windows": "flowjax.layer_windows",
 }
 _THERE = {"load": "load_model"}
 """What a name is called in its module, where that is another."""

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import jax.numpy as jnp
 import numpy as np
 
-from flowjax.edges import DenseMask, EdgeMask, Knockout, edge_table
+from flowjax.edges import Knockout, edge_table
 from flowjax.layout import TokenLayout
+from flowjax.masks import DenseMask, EdgeMask
 from flowjax.models.decoder import DecoderConfig
 from flowjax.models.embedded import Embedded
 

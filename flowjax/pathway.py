@@ -18,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
-from flowjax.edges import DenseMask, Edge, Knockout, causal_edges, edge_counts, edge_table
+from flowjax.edges import Edge, Knockout, causal_edges, edge_counts, edge_table
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, check_writable, read_json
 from flowjax.layout import TokenLayout
+from flowjax.masks import DenseMask
 from flowjax.models.registry import families
 
 FORMS = ("paper", "strict")

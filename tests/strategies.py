@@ -2,7 +2,8 @@
 
 from hypothesis import strategies as st
 
-from flowjax.edges import STYLES, Edge, Knockout, count_edges, window_layers
+from flowjax.edges import Edge, Knockout, count_edges
+from flowjax.layer_windows import STYLES, window_layers
 from flowjax.layout import TokenLayout
 
 

@@ -23,12 +23,13 @@ from flax import nnx
 from jaxtyping import Array
 
 from flowjax.compilation import memory_of
-from flowjax.edges import EdgeMask, edge_mask
+from flowjax.edges import edge_mask
 from flowjax.errors import FlowjaxError
 from flowjax.inference.compile import Compiled, compile_pathway
 from flowjax.inference.cost import Costs, PrefillCost, costs
 from flowjax.inference.prefill import lower_prefill
 from flowjax.layout import TokenLayout
+from flowjax.masks import EdgeMask
 from flowjax.models.attention import CHUNK, Sources, attend_causal
 from flowjax.models.decoder import Decoder, DecoderConfig, DecoderLayer
 from flowjax.models.embedded import Embedded

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from flowjax.asked.asked import Asked, ask_sample
 from flowjax.data.frame_order import REPEATED
 from flowjax.data.sample import Sample
-from flowjax.edges import Edge, Knockout, windows
+from flowjax.edges import Edge, Knockout
+from flowjax.layer_windows import windows
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance
 from flowjax.report.canvas import headline, inner_legend, legend, sheet

@@ -14,8 +14,8 @@ from jax.sharding import Mesh
 
 from flowjax.asked.asked import Asked, ask_sample
 from flowjax.data.sample import Sample
-from flowjax.edges import windows
 from flowjax.errors import FlowjaxError
+from flowjax.layer_windows import windows
 from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.models.sharding import DATA, MODEL
 from flowjax.progress import Advance

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from flowjax.asked.asked import Asked
-from flowjax.edges import Edge, Knockout, Mask, edge_mask
+from flowjax.edges import Edge, Knockout, edge_mask
 from flowjax.layout import TokenLayout
 from flowjax.lens.read import read_logits
+from flowjax.masks import Mask
 from flowjax.models.attention import CHUNK, Sources
 from flowjax.models.decoder import NOTHING, Decoder, Keep
 from flowjax.models.edit import Change, Edit, Site, check_site

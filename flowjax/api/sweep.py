@@ -11,8 +11,8 @@ from flowjax.api.rows import Rows
 from flowjax.asked.asked import Asked, ask_sample
 from flowjax.data.sample import Sample
 from flowjax.data.tvbench import read_tvbench
-from flowjax.edges import EDGE_SETS
 from flowjax.errors import FlowjaxError
+from flowjax.layer_windows import EDGE_SETS
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.patches import Patch
 from flowjax.sweeps.protocol import Protocol, fitting_width, protocol
@@ -53,7 +53,8 @@ def sweep(
         edges: edge sets of the paper ("cross-frame", ...), edges ("video->question"), and patches,
             whose layers are left open. All edge sets of the paper where nothing is said.
         window: layers of a window; None for 9, or what fits a model of fewer than 18 layers.
-        style: "center", "inverse", "top_down" or "bottom_up"; see `flowjax.edges.window_layers`.
+        style: "center", "inverse", "top_down" or "bottom_up"; see
+            `flowjax.layer_windows.window_layers`.
         heads: "all", or numbers such as "0,3,5", to cut heads one by one; None cuts all at once.
         model: that a benchmark is put to.
         limit: questions of a benchmark's folder; None for all.

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from flowjax.edges import EdgeMask, Knockout, edge_table
+from flowjax.edges import Knockout, edge_table
 from flowjax.inference.live import LayerRows, live_rows
 from flowjax.kernels.pruned_attention import BlockMap, block_map, block_shape, stack_maps
 from flowjax.layout import TokenLayout
+from flowjax.masks import EdgeMask
 from flowjax.models.decoder import DecoderConfig
 
 

@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from flowjax.edges import NOBODY
 from flowjax.errors import FlowjaxError
 from flowjax.inference.compile import Compiled, Cut
 from flowjax.inference.prefill import Entries, ThinCache, lower_prefill, prefill
+from flowjax.masks import NOBODY
 from flowjax.models.attention import Sources, attend
 from flowjax.models.decoder import Decoder, DecoderLayer
 from flowjax.models.embedded import Embedded

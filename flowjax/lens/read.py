@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from flowjax.edges import Mask
 from flowjax.lens.project import (
     Through,
     TopTokens,
@@ -15,6 +14,7 @@ from flowjax.lens.project import (
     lens_states,
     logit_lens,
 )
+from flowjax.masks import Mask
 from flowjax.models.attention import CHUNK, PRECISION
 from flowjax.models.decoder import Decoder, Keep
 from flowjax.models.embedded import Embedded

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from flowjax.edges import GatedMask, Mask
+from flowjax.masks import GatedMask, Mask
 
 PRECISION = jax.lax.Precision.HIGHEST
 """float32 means float32 on every device; bfloat16 products are unaffected."""

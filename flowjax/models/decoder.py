@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from flowjax.edges import Mask, causal_mask
+from flowjax.masks import Mask, causal_mask
 from flowjax.models.attention import PRECISION, Sources, attend, attend_causal
 from flowjax.models.edit import Edit, Site, Sites, sites, unchanged
 from flowjax.models.embedded import Embedded

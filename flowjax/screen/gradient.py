@@ -1,6 +1,6 @@
 """First-order effects of all knockouts of a prompt, from one forward and one backward pass.
 
-Every edge between two cells, in every layer and head, has a gate (`flowjax.edges.GatedMask`), open
+Every edge between two cells, in every layer and head, has a gate (`flowjax.masks.GatedMask`), open
 at 1. The answer's log-probability f is a smooth function of the gates g, so cutting an edge set S,
 which closes its gates, changes f by about::
 
@@ -23,8 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from flowjax.edges import Edge, GatedMask, count_edges
+from flowjax.edges import Edge, count_edges
 from flowjax.layout import TokenLayout
+from flowjax.masks import GatedMask
 from flowjax.models.attention import CHUNK
 from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded

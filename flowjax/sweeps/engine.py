@@ -15,8 +15,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from flowjax.compilation import memory_of
-from flowjax.edges import NOBODY, EdgeMask, Knockout, Mask, edge_table
+from flowjax.edges import Knockout, edge_table
 from flowjax.layout import TokenLayout
+from flowjax.masks import NOBODY, EdgeMask, Mask
 from flowjax.models.attention import CHUNK, Sources, attend, attend_causal
 from flowjax.models.decoder import Decoder, Keep, deepened
 from flowjax.models.edit import sites

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from flowjax.edges import EDGE_SETS, Edge, Knockout, edges_of, parse_edges, windows
+from flowjax.edges import Edge, Knockout, parse_edges
 from flowjax.errors import FlowjaxError
+from flowjax.layer_windows import EDGE_SETS, edges_of, windows
 from flowjax.layout import TokenLayout
 from flowjax.patches import Patch
 
@@ -153,7 +154,7 @@ def protocol(
         edge_sets: names from `EDGE_SETS`; all of them where neither argument says anything.
         edges: texts such as `"frame_0->question_stem"`, reported as edge set `custom`.
         width: layers of a window.
-        style: one of `flowjax.edges.STYLES`.
+        style: one of `flowjax.layer_windows.STYLES`.
         heads: `"all"`, or numbers joined by commas: each head is cut on its own.
 
     Raises:

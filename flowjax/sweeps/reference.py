@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from flowjax.compilation import memory_of
-from flowjax.edges import EdgeMask, Knockout, Mask, causal_mask, edge_table
+from flowjax.edges import Knockout, edge_table
 from flowjax.layout import TokenLayout
+from flowjax.masks import EdgeMask, Mask, causal_mask
 from flowjax.models.decoder import Decoder, DecoderConfig
 from flowjax.models.embedded import Embedded
 from flowjax.patches import Patch, PatchArrays, site_shape

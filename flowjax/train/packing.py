@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from flowjax.edges import EdgeMask
 from flowjax.errors import FlowjaxError
+from flowjax.masks import EdgeMask
 
 Numbers = np.ndarray | jax.Array
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flowjax.data.encode import write_mp4
-from flowjax.edges import EDGE_SETS, STYLES
+from flowjax.layer_windows import EDGE_SETS, STYLES
 from flowjax.models.checkpoint import load_model
 from flowjax.sweeps.rows import SCHEMA
 from flowjax.version import __version__

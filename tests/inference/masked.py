@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flowjax.edges import EdgeMask, edge_mask
+from flowjax.edges import edge_mask
+from flowjax.masks import EdgeMask
 from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
 from flowjax.models.rope import LongRope, MultimodalRope

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
-from flowjax.edges import EdgeMask
 from flowjax.kernels.pruned_attention import BlockMap, block_map
+from flowjax.masks import EdgeMask
 
 
 @dataclass(frozen=True)

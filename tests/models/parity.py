@@ -29,8 +29,9 @@ from tokenizers.processors import TemplateProcessing
 from flowjax.asked.asked import Asked as AskedPrompt
 from flowjax.data.prompt import Question, VideoShape
 from flowjax.data.sample import Sample
-from flowjax.edges import Knockout, cut_table, dense, parse_edges, windows
+from flowjax.edges import Knockout, cut_table, dense, parse_edges
 from flowjax.inference.anchor import tokens_until
+from flowjax.layer_windows import windows
 from flowjax.layout import EncodedPrompt, encode_prompt
 from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.models.decoder import Keep

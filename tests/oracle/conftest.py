@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from flowjax.data.prompt import Prompt, Question, VideoShape
-from flowjax.edges import EdgeMask, causal_mask
 from flowjax.layout import EncodedPrompt, encode_prompt
+from flowjax.masks import EdgeMask, causal_mask
 from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.models.decoder import Keep, Trace
 from flowjax.models.embedded import Embedded

@@ -11,18 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flowjax.edges import (
-    EDGE_SETS,
-    DenseMask,
-    Knockout,
-    count_edges,
-    cut_table,
-    dense,
-    edge_mask,
-    parse_edges,
-    windows,
-)
+from flowjax.edges import Knockout, count_edges, cut_table, dense, edge_mask, parse_edges
+from flowjax.layer_windows import EDGE_SETS, windows
 from flowjax.lens.project import generation_probability, lens_states, logit_lens
+from flowjax.masks import DenseMask
 from flowjax.models.attention import attend
 from flowjax.models.checkpoint import load_model
 from flowjax.models.embedded import Embedded

@@ -8,15 +8,9 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowjax.edges import (
-    Edge,
-    EdgeMask,
-    GatedMask,
-    Knockout,
-    count_edges,
-    edge_mask,
-)
+from flowjax.edges import Edge, Knockout, count_edges, edge_mask
 from flowjax.layout import TokenLayout
+from flowjax.masks import EdgeMask, GatedMask
 from flowjax.models.attention import masked_softmax
 from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded

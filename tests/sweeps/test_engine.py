@@ -8,8 +8,9 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowjax.edges import DenseMask, EdgeMask, Knockout, dense, edge_mask, parse_edges
+from flowjax.edges import Knockout, dense, edge_mask, parse_edges
 from flowjax.layout import TokenLayout
+from flowjax.masks import DenseMask, EdgeMask
 from flowjax.models.decoder import Decoder, DecoderConfig
 from flowjax.models.embedded import Embedded
 from flowjax.models.rope import Rope

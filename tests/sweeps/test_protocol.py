@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from flowjax.edges import EDGE_SETS, Knockout, cut_table, dense
+from flowjax.edges import Knockout, cut_table, dense
 from flowjax.errors import FlowjaxError
+from flowjax.layer_windows import EDGE_SETS
 from flowjax.layout import TokenLayout
 from flowjax.sweeps.protocol import protocol
 

@@ -15,7 +15,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from flowjax.edges import EdgeMask, Knockout, edge_table
+from flowjax.edges import Knockout, edge_table
+from flowjax.masks import EdgeMask
 from flowjax.models.attention import CHUNK, attend_causal
 from flowjax.models.checkpoint import PARAMETERS, LoadedModel, nested
 from flowjax.models.decoder import Decoder

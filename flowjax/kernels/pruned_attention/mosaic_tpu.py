@@ -15,13 +15,13 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
-from flowjax.edges import NOBODY
 from flowjax.kernels.pruned_attention.blocks import (
     FULL,
     PARTIAL,
     BlockMap,
     unpack,
 )
+from flowjax.masks import NOBODY
 
 LANES = 128
 SUBLANES = 16

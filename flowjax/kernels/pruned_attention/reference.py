@@ -3,7 +3,7 @@
 import jax
 from jaxtyping import Array, Float, Int
 
-from flowjax.edges import EdgeMask
+from flowjax.masks import EdgeMask
 from flowjax.models.attention import Sources, attend
 
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int32
 
-from flowjax.edges import NOBODY
 from flowjax.kernels.pruned_attention.blocks import BlockMap, unpack
+from flowjax.masks import NOBODY
 from flowjax.models.attention import PRECISION
 
 
