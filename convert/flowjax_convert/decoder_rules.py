@@ -57,6 +57,33 @@ def phi3_rules(
         yield Rule(f"{layer}{source}.weight", f"{target}/{name}/kernel", transposed)
 
 
+def internlm2_rules(
+    config: DecoderConfig, model: str = "model.", head: str = "output"
+) -> Iterator[Rule]:
+    """Rules of an InternLM2 decoder, a Llama with other names.
+
+    `wqkv` holds, for each head of keys, the queries that read it, its keys and its values. See
+    `decoder_rules`.
+    """
+    yield Rule(f"{model}tok_embeddings.weight", "decoder/embedding/embedding")
+    yield Rule(f"{model}norm.weight", "decoder/norm/scale")
+    if not config.tied_embeddings:
+        yield Rule(f"{head}.weight", "decoder/unembedding/kernel", transposed)
+    layer, target = f"{model}layers.{LAYER}.", "decoder/layers"
+    yield Rule(f"{layer}attention_norm.weight", f"{target}/attention_norm/scale")
+    yield Rule(f"{layer}ffn_norm.weight", f"{target}/mlp_norm/scale")
+    queries = config.heads // config.kv_heads * config.head_dim
+    parts = {"query": queries, "key": config.head_dim, "value": config.head_dim}
+    yield from split_linear(f"{layer}attention.wqkv", target, parts, groups=config.kv_heads)
+    for source, name in (
+        ("attention.wo", "output"),
+        ("feed_forward.w1", "gate"),
+        ("feed_forward.w3", "up"),
+        ("feed_forward.w2", "down"),
+    ):
+        yield Rule(f"{layer}{source}.weight", f"{target}/{name}/kernel", transposed)
+
+
 def split_linear(
     source: str,
     target: str,
@@ -65,24 +92,26 @@ def split_linear(
     bias: bool = False,
     layers: int | None = None,
     surplus: str = "",
+    groups: int = 1,
 ) -> Iterator[Rule]:
     """Rules of one fused linear layer.
 
     Args:
         source: its key without `.weight`.
         target: what the paths of its parts begin with.
-        parts: names of the parts, each with its number of outputs, in order.
+        parts: names of the parts, each with its number of outputs (of a group), in order.
         bias: whether it has biases.
         layers: see `Rule`.
         surplus: see `Rule`.
+        groups: see `Rule`.
     """
     start = 0
     for name, outputs in parts.items():
         rows = (start, start + outputs)
         kernel, biases = f"{target}/{name}/kernel", f"{target}/{name}/bias"
-        yield Rule(f"{source}.weight", kernel, transposed, rows, layers, surplus)
+        yield Rule(f"{source}.weight", kernel, transposed, rows, layers, surplus, groups)
         if bias:
-            yield Rule(f"{source}.bias", biases, as_is, rows, layers, surplus)
+            yield Rule(f"{source}.bias", biases, as_is, rows, layers, surplus, groups)
         start += outputs
 
 
@@ -95,12 +124,15 @@ def decoder_ignored(model: str = "model.") -> tuple[Ignored, ...]:
 
 
 def decoder_tied(
-    config: DecoderConfig, model: str = "model.", head: str = "lm_head"
+    config: DecoderConfig,
+    model: str = "model.",
+    head: str = "lm_head",
+    embedding: str = "embed_tokens",
 ) -> tuple[Tied, ...]:
     """With tied embeddings, the vocabulary projection that a checkpoint may yet have."""
     if not config.tied_embeddings:
         return ()
-    return (Tied(f"{head}.weight", f"{model}embed_tokens.weight"),)
+    return (Tied(f"{head}.weight", f"{model}{embedding}.weight"),)
 
 
 def linear(

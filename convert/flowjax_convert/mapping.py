@@ -63,6 +63,7 @@ class Rule:
     arrange: how the tensor's axes become the parameter's.
     rows: `[start, stop)` of the tensor's first axis, for a tensor that several parameters share
         (a fused projection); the rules with one source must cover its rows exactly once.
+    groups: equal parts of the tensor's first axis, in each of which the rule takes its `rows`.
     layers: tensors in the checkpoint where it has more layers than the module; those beyond are
         checked like the others and then ignored, because of `surplus`.
     """
@@ -73,6 +74,7 @@ class Rule:
     rows: tuple[int, int] | None = None
     layers: int | None = None
     surplus: str = ""
+    groups: int = 1
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,13 @@ def _keys(rule: Rule, shape: tuple[int, ...]) -> _Keys:
 
 
 def arranged(rule: Rule, tensor: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    """What `rule` makes of a tensor; a view."""
-    return rule.arrange(tensor if rule.rows is None else tensor[slice(*rule.rows)])
+    """What `rule` makes of a tensor; a view, unless rows of several groups are put together."""
+    if rule.rows is None:
+        return rule.arrange(tensor)
+    if rule.groups == 1:
+        return rule.arrange(tensor[slice(*rule.rows)])
+    grouped = tensor.reshape(rule.groups, -1, *tensor.shape[1:])[:, slice(*rule.rows)]
+    return rule.arrange(grouped.reshape(-1, *tensor.shape[1:]))
 
 
 def _check_shapes(
@@ -162,18 +167,22 @@ def _check_targets(parameters: Sequence[Parameter], shapes: Mapping[str, tuple[i
 def _check_rows(
     rules: Sequence[Rule], keys: Sequence[_Keys], headers: Mapping[str, TensorHeader]
 ) -> None:
-    """The rules that share a tensor cover its rows exactly once."""
+    """The rules that share a tensor cover its rows, of every group alike, exactly once."""
     parts: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    groups: dict[str, int] = {}
     for rule, of_rule in zip(rules, keys, strict=True):
         for key in of_rule.used + of_rule.surplus:
             parts[key].append(rule.rows or (0, _rows(headers[key])))
+            groups[key] = rule.groups
     for key, ranges in parts.items():
         ranges.sort()
         starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
-        if starts != [0, *stops[:-1]] or stops[-1] != _rows(headers[key]):
+        rows = _rows(headers[key]) / groups[key]
+        if starts != [0, *stops[:-1]] or stops[-1] != rows:
+            each = f" in {groups[key]} groups" if groups[key] > 1 else ""
             raise FlowjaxError(
-                f"{headers[key].path}: key {key} has {_rows(headers[key])} rows; the rules for it "
-                f"take {', '.join(f'{start} to {stop}' for start, stop in ranges)}"
+                f"{headers[key].path}: key {key} has {_rows(headers[key])} rows{each}; the rules "
+                f"for it take {', '.join(f'{start} to {stop}' for start, stop in ranges)}"
             )
 
 

@@ -50,6 +50,7 @@ QWEN_UNREAD = (
 LLAMA = Defaults(32000, 4096, 11008, 32, 32, None, None, 1e-6, 2048)
 QWEN2 = Defaults(151936, 4096, 22016, 32, 32, 32, None, 1e-6, 32768)
 QWEN3 = Defaults(151936, 4096, 22016, 32, 32, 32, 128, 1e-6, 32768)
+INTERNLM2 = Defaults(103168, 4096, 11008, 32, 32, None, None, 1e-6, 2048)
 PHI3 = Defaults(32064, 3072, 8192, 32, 32, None, None, 1e-5, 4096, 4096)
 
 
@@ -104,7 +105,21 @@ def read_phi3(text: HFConfig, vocabulary: int = 0) -> DecoderConfig:
     return _read(text, vocabulary, defaults, qkv_bias=False, qk_norm=False)
 
 
+def read_internlm2(text: HFConfig, vocabulary: int = 0) -> DecoderConfig:
+    """Read an InternLM2 configuration: a Llama, whose linear layers may have biases.
+
+    See `read_llama`.
+    """
+    text.expect("model_type", "internlm2")
+    if text.take("bias", bool, True):
+        raise FlowjaxError(
+            f"{text.name('bias')} is true, or absent, which is as good; only false is supported"
+        )
+    return _read(text, vocabulary, INTERNLM2, qkv_bias=False, qk_norm=False)
+
+
 READERS: Mapping[str, Callable[[HFConfig, int], DecoderConfig]] = {
+    "internlm2": read_internlm2,
     "llama": read_llama,
     "phi3": read_phi3,
     "qwen2": read_qwen2,

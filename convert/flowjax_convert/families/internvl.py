@@ -10,6 +10,7 @@ from flowjax_convert.decoder_rules import (
     decoder_ignored,
     decoder_rules,
     decoder_tied,
+    internlm2_rules,
     linear,
     norm,
     phi3_rules,
@@ -18,24 +19,27 @@ from flowjax_convert.decoder_rules import (
 from flowjax_convert.mapping import LAYER, Rule, TensorTable, flat, patches, single
 
 VISION = "vision_model."
-DECODER, HEAD = "language_model.model.", "language_model.lm_head"
+DECODER = "language_model.model."
 
 
 def tensor_table(config: VideoLLMConfig, fields: Mapping[str, Any]) -> TensorTable:
     """The table of one model; see `flowjax_convert.mapping`."""
     vision = config.vision
     assert isinstance(vision, InternViTConfig)
-    fused = fields["llm_config"]["model_type"] == "phi3"
+    kind = fields["llm_config"]["model_type"]
+    rules = {"phi3": phi3_rules, "internlm2": internlm2_rules}.get(kind, decoder_rules)
+    names = ("output", "tok_embeddings") if kind == "internlm2" else ("lm_head", "embed_tokens")
+    head, embedding = f"language_model.{names[0]}", names[1]
     return TensorTable(
         rules=(
             *intern_vit_rules(vision, vision_layers(fields["vision_config"])),
             *norm("mlp1.0", "projector/norm"),
             *linear("mlp1.1", "projector/linear_1"),
             *linear("mlp1.3", "projector/linear_2"),
-            *(phi3_rules if fused else decoder_rules)(config.decoder, DECODER, HEAD),
+            *rules(config.decoder, DECODER, head),
         ),
         ignored=decoder_ignored(DECODER),
-        tied=decoder_tied(config.decoder, DECODER, HEAD),
+        tied=decoder_tied(config.decoder, DECODER, head, embedding),
     )
 
 

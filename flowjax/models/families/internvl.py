@@ -1,7 +1,7 @@
 """InternVL in its original layout: Mini-InternVL-Chat-4B-V1-5 and -4B-Video-FT, and relatives.
 
-InternViT vision tower, pixel shuffle, and a Phi-3, Qwen2 or Llama decoder (Gao et al. 2024, arXiv
-2410.16261). One square of every frame; the tiling of large still images does not apply.
+InternViT vision tower, pixel shuffle, and a Phi-3, Qwen, InternLM2 or Llama decoder (Gao et al. 2024,
+arXiv 2410.16261). One square of every frame; the tiling of large still images does not apply.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from flowjax.models.vision.feature_layer import layers_used
 from flowjax.models.vision.intern_vit import InternViTConfig, Norm
 
 PLACEHOLDER = "<IMG_CONTEXT>"
-DECODERS = ("llama", "phi3", "qwen2", "qwen3")
+DECODERS = ("internlm2", "llama", "phi3", "qwen2", "qwen3")
 FRAMES = 8
 """Frames of a video where the configuration gives no number, as that of an image model."""
 
