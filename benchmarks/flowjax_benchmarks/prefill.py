@@ -79,26 +79,27 @@ def dense(
     mask = EdgeMask(group, allowed)
     position = jnp.arange(len(embedded.x), dtype=jnp.int32)
     rotary = decoder.config.rope(embedded.rope_position, len(embedded.x))
+    window = decoder.config.window
 
     def step(x: Array, index: Array) -> tuple[Array, tuple[Array, Array]]:
         layer: DecoderLayer = layer_at(decoder.layers, index)
         own, query = layer.sources(x, position, rotary), layer.queries(x, rotary)
         if attention == "chunks":
-            attended = attend_causal(query, own, [], mask.at(index), CHUNK)
+            attended = attend_causal(query, own, [], mask.at(index), CHUNK, window)
         else:
-            attended = cudnn(query, own, mask.at(index) if masked else None)
+            attended = cudnn(query, own, mask.at(index) if masked else None, window)
         return layer.finish(x, attended), (own.key, own.value)
 
     x, (key, value) = jax.lax.scan(step, embedded.x, jnp.arange(decoder.config.layers))
     return decoder.logits(x[-1:])[0], key, value
 
 
-def cudnn(query: Array, own: Sources, mask: EdgeMask | None) -> Array:
-    """cuDNN's fused attention, causal, and with a dense mask where one is given."""
+def cudnn(query: Array, own: Sources, mask: EdgeMask | None, window: int | None) -> Array:
+    """cuDNN's fused attention, causal, and with a dense mask or a window where one is given."""
     allowed = None if mask is None else mask.rows(own.position, own.position)[None]
     return jax.nn.dot_product_attention(
         query[None], own.key[None], own.value[None], mask=allowed, is_causal=True,
-        implementation="cudnn",
+        local_window_size=None if window is None else (window - 1, 0), implementation="cudnn",
     )[0]  # fmt: skip
 
 

@@ -59,6 +59,7 @@ def decoder_config(layers: int, width: int, heads: int, mlp_width: int) -> Decod
         qkv_bias=False,
         qk_norm=False,
         tied_embeddings=False,
+        window=None,
     )
 
 

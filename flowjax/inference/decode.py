@@ -46,6 +46,7 @@ def decode(
     """
     position = (compiled.length + cache.generated)[None]
     rotary = decoder.config.rope((cache.rope + cache.generated)[None, None], compiled.length)
+    window = decoder.config.window
     places = jnp.arange(compiled.room, dtype=jnp.int32)
     before = jnp.where(places < cache.generated, compiled.length + places, NOBODY)
 
@@ -60,7 +61,8 @@ def decode(
                 blocks += [Sources(written.key, written.value, before), own]
             attended = jnp.zeros_like(query)
             if blocks:
-                attended = attend(query, position, blocks, compiled.mask.at(index)).output
+                edges = compiled.mask.at(index)
+                attended = attend(query, position, blocks, edges, window=window).output
             kept = None if written is None else Entries(own.key, own.value)
             return layer.finish(x, attended), kept
 

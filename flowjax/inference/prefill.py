@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, Int
 
 from flowjax.inference.compile import Compiled, Cut, Stage
 from flowjax.kernels.pruned_attention import Implementation, pruned_attention
+from flowjax.masks import Mask
+from flowjax.models.attention import CHUNK, Sources, attend
 from flowjax.models.decoder import Decoder, DecoderLayer, deepened
 from flowjax.models.embedded import Embedded
 from flowjax.models.rope import Rotary
@@ -64,7 +66,7 @@ def prefill(
     x = _taken(embedded.x, compiled.rows)
     prompt = []
     for stage in compiled.stages:
-        x, kept = _run(decoder, x, rotary, embedded, stage, implementation)
+        x, kept = _run(decoder, x, rotary, embedded, compiled, stage, implementation)
         prompt += [_cut(kept, cut) for cut in stage.cuts]
     written = tuple(
         Entries(*(_room(part, compiled.room) for part in entries)) if cut.written else None
@@ -104,11 +106,14 @@ def _run(
     x: Float[Array, "i width"],
     rotary: Rotary,
     embedded: Embedded,
+    compiled: Compiled,
     stage: Stage,
     implementation: Implementation | None,
 ) -> tuple[Float[Array, "r width"], Entries]:
     """The stage's output rows, and the keys and values that decoding reads."""
-    config = decoder.config
+    config, mask = decoder.config, compiled.mask
+    # The kernels know groups, not distances; a window that reaches past the prompt cuts nothing.
+    binding = config.window is not None and config.window < compiled.length
     own, of_sources = (
         Rotary(*(table[position] for table in rotary))
         for position in (stage.row_position, stage.source_position)
@@ -127,15 +132,20 @@ def _run(
             return deepened(layer.finish(x, attended), deepstack, index), Entries(kept, kept)
         key, value, _ = layer.sources(_taken(x, stage.sources), stage.source_position, of_sources)
         x = _taken(x, stage.rows)
-        attended = pruned_attention(
-            layer.queries(x, own),
-            key,
-            value,
-            query_position=stage.row_position,
-            key_position=stage.source_position,
-            blocks=blocks,
-            implementation=implementation,
-        )
+        query = layer.queries(x, own)
+        if binding:
+            sources = Sources(key, value, stage.source_position)
+            attended = _windowed(query, stage.row_position, sources, mask.at(index), config.window)
+        else:
+            attended = pruned_attention(
+                query,
+                key,
+                value,
+                query_position=stage.row_position,
+                key_position=stage.source_position,
+                blocks=blocks,
+                implementation=implementation,
+            )
         x = deepened(layer.finish(x, attended), deepstack, index)
         return x, Entries(_taken(key, stage.keep), _taken(value, stage.keep))
 
@@ -145,6 +155,28 @@ def _run(
     # A single layer may take rows away, which no scan can.
     x, kept = step(x, jax.tree.map(lambda leaf: leaf[0], (layers, stage.blocks)))
     return x, Entries(*(part[None] for part in kept))
+
+
+def _windowed(
+    query: Float[Array, "q heads d"],
+    position: Int[Array, " q"],
+    sources: Sources,
+    mask: Mask,
+    window: int | None,
+) -> Float[Array, "q heads d"]:
+    """Attention within a window, some rows at a time."""
+    return jnp.concatenate(
+        [
+            attend(
+                query[start : start + CHUNK],
+                position[start : start + CHUNK],
+                [sources],
+                mask,
+                window=window,
+            ).output
+            for start in range(0, len(query), CHUNK)
+        ]
+    )
 
 
 def _cut(kept: Entries, cut: Cut) -> Entries:

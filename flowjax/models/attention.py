@@ -5,6 +5,7 @@ caller says which absolute positions its rows have. Sources come in blocks so th
 by many windows is read where it lies instead of being copied into each of them.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -45,6 +46,7 @@ def attend(
     blocks: Sequence[Sources],
     mask: Mask | None,
     bias: Float[Array, "#q k"] | None = None,
+    window: int | None = None,
 ) -> Attended:
     """Softmax attention, scaled by `1 / sqrt(d)`; softmax in float32.
 
@@ -57,6 +59,8 @@ def attend(
         blocks: the source rows; a position must not occur twice.
         mask: one layer's mask; None lets every row read every source (a vision tower).
         bias: added to the scaled scores of every head.
+        window: what a row may read at most: itself and the `window - 1` positions before it, of
+            those that the mask allows; None for all of those.
     """
     rows, heads, width = query.shape
     kv_heads = blocks[0].key.shape[1]
@@ -79,7 +83,11 @@ def attend(
     if mask is None:
         weights = jax.nn.softmax(scores, axis=-1)
     else:
-        allowed = mask.rows(position, jnp.concatenate([block.position for block in blocks]))
+        source = jnp.concatenate([block.position for block in blocks])
+        allowed = mask.rows(position, source)
+        if window is not None:
+            near = position[:, None] - source[None, :] < window
+            allowed = jnp.where(near, allowed, jnp.zeros_like(allowed))
         allowed = allowed.reshape(-1, *scores.shape[1:]) if len(allowed) > 1 else allowed[None]
         weights = masked_softmax(scores, allowed)
     parts, start = [], 0
@@ -105,6 +113,7 @@ def attend_causal(
     cached: Sequence[Sources],
     mask: Mask,
     chunk: int,
+    window: int | None = None,
 ) -> Float[Array, "q heads d"]:
     """Attention of consecutive rows over cached blocks and themselves, `chunk` rows at a time.
 
@@ -117,9 +126,11 @@ def attend_causal(
         cached: blocks of earlier rows.
         mask: one layer's mask.
         chunk: rows per chunk.
+        window: see `attend`.
     """
     # Of gates a gradient is wanted: what it needs of a chunk is then computed again, not kept.
-    read = jax.checkpoint(attend) if isinstance(mask, GatedMask) else attend
+    own_window = functools.partial(attend, window=window)
+    read = jax.checkpoint(own_window) if isinstance(mask, GatedMask) else own_window
     outputs = []
     for start in range(0, len(query), chunk):
         stop = min(start + chunk, len(query))

@@ -24,7 +24,10 @@ from flowjax.models.stack import layer_at, stacked
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes and variants of a decoder; no default, so that none is silently assumed."""
+    """Sizes and variants of a decoder; no default, so that none is silently assumed.
+
+    window: positions that a row reads at most, itself the last (a sliding window); None for all.
+    """
 
     vocabulary: int
     width: int
@@ -38,6 +41,7 @@ class DecoderConfig:
     qkv_bias: bool
     qk_norm: bool
     tied_embeddings: bool
+    window: int | None
 
 
 class Keep(NamedTuple):
@@ -213,6 +217,8 @@ class Decoder(nnx.Module):
         if mask is None:
             mask = causal_mask(self.config.layers, jnp.zeros_like(position))
 
+        window = self.config.window
+
         def step(x: Array, index: Array) -> tuple[Array, tuple]:
             layer = layer_at(self.layers, index)
             sources = layer.sources(x, position, rotary)
@@ -224,9 +230,9 @@ class Decoder(nnx.Module):
                 sources if keep.sources else None,
                 None
                 if rows is None
-                else attend(query[rows], position[rows], [sources], edges).weights,
+                else attend(query[rows], position[rows], [sources], edges, window=window).weights,
             )
-            attended = attend_causal(query, sources, [], edges, chunk or len(x))
+            attended = attend_causal(query, sources, [], edges, chunk or len(x), window)
             changed, outputs = sites(edit, index), {}
 
             def at(site: Site, value: Array) -> Array:

@@ -51,7 +51,11 @@ LLAMA = Defaults(32000, 4096, 11008, 32, 32, None, None, 1e-6, 2048)
 QWEN2 = Defaults(151936, 4096, 22016, 32, 32, 32, None, 1e-6, 32768)
 QWEN3 = Defaults(151936, 4096, 22016, 32, 32, 32, 128, 1e-6, 32768)
 INTERNLM2 = Defaults(103168, 4096, 11008, 32, 32, None, None, 1e-6, 2048)
+MISTRAL = Defaults(32000, 4096, 14336, 32, 32, 8, None, 1e-6, 131072)
 PHI3 = Defaults(32064, 3072, 8192, 32, 32, None, None, 1e-5, 4096, 4096)
+
+MISTRAL_WINDOW = 4096
+"""Positions of the window where the configuration says nothing of it."""
 
 
 def read_llama(text: HFConfig, vocabulary: int = 0) -> DecoderConfig:
@@ -118,9 +122,25 @@ def read_internlm2(text: HFConfig, vocabulary: int = 0) -> DecoderConfig:
     return _read(text, vocabulary, INTERNLM2, qkv_bias=False, qk_norm=False)
 
 
+def read_mistral(text: HFConfig, vocabulary: int = 0) -> DecoderConfig:
+    """Read a Mistral configuration: a Llama in which every layer reads within a sliding window.
+
+    Without `sliding_window` the window has 4096 positions; if it is null, there is none. See
+    `read_llama`.
+    """
+    text.expect("model_type", "mistral")
+    text.expect("attention_bias", False)
+    none = text.is_null("sliding_window")
+    window = text.positive("sliding_window", MISTRAL_WINDOW)
+    return _read(
+        text, vocabulary, MISTRAL, qkv_bias=False, qk_norm=False, window=None if none else window
+    )
+
+
 READERS: Mapping[str, Callable[[HFConfig, int], DecoderConfig]] = {
     "internlm2": read_internlm2,
     "llama": read_llama,
+    "mistral": read_mistral,
     "phi3": read_phi3,
     "qwen2": read_qwen2,
     "qwen3": read_qwen3,
@@ -151,6 +171,7 @@ def _read(
     *,
     qkv_bias: bool,
     qk_norm: bool,
+    window: int | None = None,
 ) -> DecoderConfig:
     text.expect("hidden_act", "silu")
     width = text.positive("hidden_size", defaults.width)
@@ -191,6 +212,7 @@ def _read(
         qkv_bias=qkv_bias,
         qk_norm=qk_norm,
         tied_embeddings=text.take("tie_word_embeddings", bool, False),
+        window=window,
     )
     text.finish(*unread)
     return config

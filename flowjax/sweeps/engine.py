@@ -112,6 +112,7 @@ def _suffix(
     deepstack = base.prompt.deepstack
     if deepstack is not None:
         deepstack = jax.lax.dynamic_slice_in_dim(deepstack, first_row, rows, axis=1)
+    window = decoder.config.window
     kept = jnp.arange(prefix, dtype=jnp.int32)
     kept = jnp.where(kept < first_row, kept, NOBODY)
 
@@ -122,7 +123,7 @@ def _suffix(
         layer = layer_at(decoder.layers, index)
         own = layer.sources(x, position, rotary)
         query = layer.queries(x, rotary)
-        attended = attend_causal(query, own, [cached(index)], mask.at(index), CHUNK)
+        attended = attend_causal(query, own, [cached(index)], mask.at(index), CHUNK, window)
         at = sites(edit, index)
         return at("residual", deepened(layer.finish(x, attended, at), deepstack, index))
 
@@ -135,7 +136,7 @@ def _suffix(
     own = layer.sources(x, position, rotary)
     row = (base.prompt.last - first_row)[None]
     query = layer.queries(x[row], Rotary(rotary.cos[row], rotary.sin[row]))
-    attended = attend(query, position[row], [cached(final), own], mask.at(final))
+    attended = attend(query, position[row], [cached(final), own], mask.at(final), window=window)
     at = sites(None if patch is None else patch.edit(position[row]), jnp.asarray(final))
     output = layer.finish(x[row], attended.output, at)
     at_row = None if deepstack is None else deepstack[:, row]

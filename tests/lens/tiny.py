@@ -38,6 +38,7 @@ def decoder(vocabulary: int = 60, *, tied: bool = False) -> Decoder:
         qkv_bias=True,
         qk_norm=False,
         tied_embeddings=tied,
+        window=None,
     )
     return Decoder(config, jnp.dtype(jnp.float32), nnx.Rngs(0))
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, Phi3Config, Qwen2Config, Qwen3Config
+from transformers import LlamaConfig, MistralConfig, Phi3Config, Qwen2Config, Qwen3Config
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 
@@ -27,7 +27,13 @@ SIZES = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-CLASSES = {"llama": LlamaConfig, "phi3": Phi3Config, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
+CLASSES = {
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "phi3": Phi3Config,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+}
 PAIRS = 8
 LONG = {
     "short_factor": [1 + 0.05 * i for i in range(PAIRS)],
@@ -104,6 +110,13 @@ def test_dynamic_rope(length):
     assert_same_angles(read(written(config)).rope, LlamaRotaryEmbedding(config), length)
 
 
+def test_a_null_window_is_none():
+    fields = {**SIZES, "model_type": "mistral"}
+    windows = [read(fields | more).window for more in ({}, {"sliding_window": None})]
+    assert windows == [4096, None]
+    assert read(fields | {"sliding_window": 7}).window == 7
+
+
 def test_dynamic_rope_grows():
     fields = {**SIZES, "model_type": "qwen2", "max_position_embeddings": 64, "rope_theta": 1e6}
     rope = read({**fields, "rope_scaling": {"type": "dynamic", "factor": 2.0}}).rope
@@ -148,7 +161,7 @@ def test_a_sliding_window_that_binds_is_refused():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"model_type": "mistral"}, "text_config.model_type is 'mistral'; the decoders are internlm2, llama"),
+        ({"model_type": "gemma"}, "text_config.model_type is 'gemma'; the decoders are internlm2"),
         ({"hidden_act": "gelu"}, "text_config.hidden_act is 'gelu'"),
         ({"num_key_value_heads": 3}, "num_key_value_heads is 3; it must divide num_attention_h"),
         ({"hidden_size": 66}, "hidden_size is 66; it must be a multiple of num_attention_heads"),

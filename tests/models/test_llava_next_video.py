@@ -65,6 +65,13 @@ CASES = {
         {"spatial_pool_mode": "conv", "vision_feature_layer": 1, "projector_hidden_act": "silu"},
         7,
     ),
+    # Shorter than the prompt: the last positions read no video token themselves.
+    "mistral-window": (
+        {"model_type": "mistral", "num_key_value_heads": 2, "sliding_window": 400},
+        {"num_hidden_layers": 2},
+        {},
+        4,
+    ),
 }
 UNREAD = {
     "image_grid_pinpoints", "image_seq_length", "image_token_index", "video_seq_length",
@@ -115,7 +122,7 @@ def test_every_spelling_of_the_keys(asked, tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"text": {"model_type": "mistral"}}, "text_config.model_type is 'mistral'"),
+        ({"text": {"model_type": "qwen2"}}, "text_config.model_type is 'qwen2'"),
         ({"vision_feature_layer": [-1, -2]}, r"vision_feature_layer is \[-1, -2\]"),
         ({"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy is 'full'"),
         ({"multimodal_projector_bias": False}, "multimodal_projector_bias is False"),

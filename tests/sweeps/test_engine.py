@@ -39,6 +39,7 @@ def model_of(kv_heads=HEADS, qkv_bias=False, qk_norm=False, tied=False, theta=1e
             qkv_bias=qkv_bias,
             qk_norm=qk_norm,
             tied_embeddings=tied,
+            window=None,
         ),
         jnp.dtype(jnp.float32),
         nnx.Rngs(0),

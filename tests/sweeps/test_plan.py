@@ -34,6 +34,7 @@ def config(layers=12, width=512, heads=8):
         qkv_bias=False,
         qk_norm=False,
         tied_embeddings=False,
+        window=None,
     )
 
 

@@ -243,7 +243,9 @@ def _knocked_out(
         blocked = torch.finfo(x.dtype).min
         mask = torch.zeros(allowed.shape, dtype=x.dtype)
         mask = mask.masked_fill(~torch.from_numpy(allowed), blocked).to(x.device)
-        return args, named | {"attention_mask": mask[None, None]}
+        own = named.get("attention_mask")  # of a sliding window, for one
+        mask = mask[None, None]
+        return args, named | {"attention_mask": mask if own is None else torch.minimum(mask, own)}
 
     handles = [layer.register_forward_pre_hook(replace, with_kwargs=True) for layer in chosen]
     last: list[torch.Tensor] = []

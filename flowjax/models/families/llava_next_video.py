@@ -1,6 +1,6 @@
 """LLaVA-NeXT-Video in the layout of `transformers` (Zhang et al. 2024, blog post of LLaVA-VL).
 
-CLIP vision tower, pooling of every frame, two-layer projector, Llama decoder.
+CLIP vision tower, pooling of every frame, two-layer projector, Llama or Mistral decoder.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from flowjax.data.preprocess import CropPreprocessor
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.hf_config import HFConfig, Unread
-from flowjax.models.decoder_config import read_llama
+from flowjax.models.decoder_config import read_decoder
 from flowjax.models.families.pllava import CLIP_UNREAD, read_clip
 from flowjax.models.llava_config import (
     STILLS,
@@ -24,6 +24,7 @@ from flowjax.models.spatial_pool import PoolMode, StridedPoolConfig
 from flowjax.models.video_llm import VideoLLMConfig
 
 PLACEHOLDER = "<video>"
+DECODERS = ("llama", "mistral")
 MODES: Mapping[str, PoolMode] = {"average": "average", "max": "max", "conv": "conv"}
 
 UNREAD = (
@@ -42,7 +43,9 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     """Read `config.json`; absent fields have the defaults of `transformers`."""
     top = HFConfig(fields, f"{source}: ", UNREAD)
     text = top.nested("text_config")
-    decoder = read_tied(top, read_llama(text, top.take("vocab_size", int, 0)))
+    kind = text.peek("model_type")
+    decoder = read_decoder(text, top.take("vocab_size", int, 0), among=DECODERS)
+    decoder = read_tied(top, decoder)
     vision = read_clip(
         top.nested("vision_config"),
         top.take("vision_feature_layer", int, -2),
@@ -75,6 +78,7 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
         frames=frames,
         tokens_per_frame=projector.side**2,
         placeholder=placeholder,
+        conversation=kind,
     )
 
 
@@ -89,19 +93,24 @@ def read_mode(top: HFConfig) -> PoolMode:
 
 
 def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Prompt:
-    """The chat template of the released models, with one video before the question."""
+    """The chat template of the released models, with one video before the question.
+
+    That of Vicuna, or with a Mistral decoder that of Mistral's instruction-tuned models.
+    """
     assert config.tokens_per_frame is not None
     del shape  # every video has as many tokens
+    mistral = config.conversation == "mistral"
     builder = PromptBuilder()
-    builder.text("system", "USER: ")
+    user, answer = ("[INST] ", " [/INST]") if mistral else ("USER: ", " ASSISTANT:")
+    builder.text("system", user)
     builder.video(
         PLACEHOLDER,
         [(f"frame_{index}", config.tokens_per_frame) for index in range(config.frames)],
     )
     builder.text("instruction", "\n")
     builder.question(question)
-    choose = "\nOnly give the best option. ASSISTANT: Best option:("
-    builder.text("instruction", choose if question.options else " ASSISTANT:")
+    choose = f"\nOnly give the best option.{answer} Best option:("
+    builder.text("instruction", choose if question.options else answer)
     return builder.build()
 
 

@@ -11,7 +11,7 @@ from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.activations import read_activation
-from flowjax.models.decoder_config import read_llama
+from flowjax.models.decoder_config import read_decoder
 from flowjax.models.projector import PoolingProjectorConfig
 from flowjax.models.registry import Family
 from flowjax.models.video_llm import VideoLLMConfig
@@ -24,6 +24,7 @@ SYSTEM = (
     "select the best option that accurately addresses the question.\n"
 )
 PLACEHOLDER = "<image>"
+DECODERS = ("llama", "mistral")
 CLIP_LAYERS = 12
 """Layers of the vision tower where its configuration gives no number."""
 
@@ -62,7 +63,9 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
             f"{top.name('pooling_shape')} is missing; convert with --pooling-shape T-H-W (frames, "
             "rows and columns of video tokens)"
         )
-    decoder = read_llama(top.nested("text_config"), top.take("vocab_size", int, 0))
+    text = top.nested("text_config")
+    kind = text.peek("model_type")
+    decoder = read_decoder(text, top.take("vocab_size", int, 0), among=DECODERS)
     frames, grid_rows, grid_columns = top.shape("pooling_shape", 3)
     top.expect("num_frames", frames)
     top.expect("vision_feature_select_strategy", "default")
@@ -92,6 +95,7 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
         frames=frames,
         tokens_per_frame=grid_rows * grid_columns,
         placeholder=placeholder,
+        conversation=kind,
     )
 
 
@@ -133,20 +137,23 @@ def clip_layers(vision: Mapping[str, Any]) -> int:
 def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Prompt:
     """The conversation format of the published evaluation (mode `eval_mvbench`).
 
-    An open question stands alone before the assistant's turn.
+    An open question stands alone before the assistant's turn. With a Mistral decoder, the turns are
+    marked as in LLaVA-v1.6's template for Mistral.
     """
     assert config.tokens_per_frame is not None
     del shape  # every video has as many tokens
     builder = PromptBuilder()
-    builder.text("system", SYSTEM + " USER: ")
+    mistral = config.conversation == "mistral"
+    user, answer = ("[INST] ", " [/INST]") if mistral else ("USER: ", " ASSISTANT:")
+    builder.text("system", f"{SYSTEM} {user}")
     builder.video(
         PLACEHOLDER,
         [(f"frame_{index}", config.tokens_per_frame) for index in range(config.frames)],
     )
-    builder.text("instruction", "\n USER: ")
+    builder.text("instruction", "\n" if mistral else f"\n {user}")
     builder.question(question)
-    choose = " \nOnly give the best option. ASSISTANT:Best option:("
-    builder.text("instruction", choose if question.options else " ASSISTANT:")
+    choose = f" \nOnly give the best option.{answer}Best option:("
+    builder.text("instruction", choose if question.options else answer)
     return builder.build()
 
 
