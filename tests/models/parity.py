@@ -307,9 +307,7 @@ def torch_logits(asked: Asked, allowed: np.ndarray, layers: Sequence[int]) -> np
 
     def replace(layer: torch.nn.Module, positional: tuple, named: dict) -> tuple[tuple, dict]:
         # Theirs is causal, and cut at the window where there is one.
-        return positional, named | {
-            "attention_mask": torch.minimum(mask, named["attention_mask"])
-        }
+        return positional, named | {"attention_mask": torch.minimum(mask, named["attention_mask"])}
 
     with torch.no_grad(), hooked(chosen, replace):
         return theirs(**asked.inputs).logits[0, -1].numpy()

@@ -237,7 +237,8 @@ def case(folder, *settings):
     theirs = torch_model(fields, placeholder)
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir()
-    save_file(original_tensors(theirs, fields["llm_config"]["model_type"]), checkpoint / "model.safetensors")
+    tensors = original_tensors(theirs, fields["llm_config"]["model_type"])
+    save_file(tensors, checkpoint / "model.safetensors")
     tokenizer.save(str(checkpoint / "tokenizer.json"))
     size = fields["force_image_size"]
     (checkpoint / "config.json").write_text(json.dumps(fields))

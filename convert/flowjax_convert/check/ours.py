@@ -157,7 +157,12 @@ def parts(
     rotary = decoder.config.rope(passage.rope_position, passage.length)
     mask = EdgeMask(jnp.zeros_like(position), jnp.ones((1, 1, 1), bool))
     attended = attend_causal(
-        layer.queries(x, rotary), layer.sources(x, position, rotary), [], mask, CHUNK, decoder.config.window
+        layer.queries(x, rotary),
+        layer.sources(x, position, rotary),
+        [],
+        mask,
+        CHUNK,
+        decoder.config.window,
     )
     normed = layer.attention_norm(x)
     attention = layer.output(attended.reshape(len(x), -1))

@@ -1,7 +1,7 @@
 """InternVL in its original layout: Mini-InternVL-Chat-4B-V1-5 and -4B-Video-FT, and relatives.
 
-InternViT vision tower, pixel shuffle, and a Phi-3, Qwen, InternLM2 or Llama decoder (Gao et al. 2024,
-arXiv 2410.16261). One square of every frame; the tiling of large still images does not apply.
+InternViT vision tower, pixel shuffle, and a Phi-3, Qwen, InternLM2 or Llama decoder (Gao et al.
+2024, arXiv 2410.16261). One square of every frame; the tiling of large still images does not apply.
 """
 
 from collections.abc import Mapping
