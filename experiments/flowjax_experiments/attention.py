@@ -30,8 +30,9 @@ from flowjax.report.arrays import by_sample, grouped
 from flowjax.report.canvas import arrow, caption, count_of, drawable, headline, legend, sheet
 from flowjax.report.marks import LAYER as LAYER_LABEL
 from flowjax.report.marks import Line, draw_heat, draw_lines, draw_picture
+from flowjax.report.sign_flips import adjusted
 from flowjax.report.statistics import Interval, mean_interval, paired_interval
-from flowjax.report.table import LAYER, Table, judged, mean
+from flowjax.report.table import JUDGED, LAYER, Table, judged, mean, tested_note
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Rows, Work
 from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run
@@ -157,7 +158,7 @@ class Attention(Analysis):
         found = video_attention(run.rows)
         titles = [LAYER, "as it is", "95% interval"]
         if found[0].cut is not None:
-            titles += ["edge cut", "change", "95% interval", "excludes 0"]
+            titles += ["edge cut", "change", *JUDGED]
         rows = []
         for at in found:
             cells = [str(at.layer), *mean(at.base.percent, ".2f")]
@@ -173,7 +174,8 @@ class Attention(Analysis):
                 name = "mean" if head_ == MEAN else f"head-{head_:02d}"
                 figure = draw_attention_frames(run.rows, pictures, head_)
                 figures[f"frames-{index:02d}-{name}"] = figure
-        return Report([about(run.rows), Table(title, [], titles, rows)], figures)
+        note = "" if found[0].cut is None else tested_note(f"all {len(found)} layers")
+        return Report([about(run.rows), Table(title, [], titles, rows, note)], figures)
 
 
 def parse_layers(text: str, layers: int) -> tuple[int, ...]:
@@ -226,7 +228,8 @@ def _of_frames(
 class VideoAttention:
     """Share of the target's attention that goes to the video, mean over heads, at a layer (from 1).
 
-    cut, change: with the knockout, and its difference, paired over samples; None without one.
+    cut, change: with the knockout, and its difference, paired over samples and tested with all
+        layers'; None without one.
     """
 
     layer: int
@@ -242,15 +245,13 @@ def video_attention(table: pa.Table) -> list[VideoAttention]:
         FlowjaxError: see `by_sample`.
     """
     layers, base, cut = _of_video(table)
-    return [
-        VideoAttention(
-            layer + 1,
-            mean_interval(base[:, i]),
-            None if cut is None else mean_interval(cut[:, i]),
-            None if cut is None else paired_interval(cut[:, i], base[:, i]),
-        )
-        for i, layer in enumerate(layers)
-    ]
+    of_base = map(mean_interval, base.T)
+    if cut is None:
+        every = zip(layers, of_base, strict=True)
+        return [VideoAttention(layer + 1, at, None, None) for layer, at in every]
+    changes = adjusted(list(map(paired_interval, cut.T, base.T)), cut - base)
+    every = zip(layers, of_base, map(mean_interval, cut.T), changes, strict=True)
+    return [VideoAttention(layer + 1, *intervals) for layer, *intervals in every]
 
 
 Values = Float[np.ndarray, "samples layers"]

@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,18 +28,19 @@ from flowjax.edges import CROSS_FRAME, Edge, Knockout
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.progress import Advance
-from flowjax.report.arrays import by_sample, distinct
-from flowjax.report.canvas import INTERVAL, arrow, caption, headline, legend, sheet
+from flowjax.report.arrays import BySample, beside, by_sample, distinct
+from flowjax.report.canvas import BAND, SCORE, arrow, caption, count_of, headline, legend, sheet
 from flowjax.report.marks import WINDOW as WINDOW_LABEL
 from flowjax.report.marks import Line, draw_bars, draw_lines, zero_line
+from flowjax.report.sign_flips import adjusted_p, with_p
 from flowjax.report.statistics import (
+    LEVEL,
     Interval,
     bootstrap_mean,
     mean_interval,
     paired_interval,
-    proportion_interval,
 )
-from flowjax.report.table import LAYER, Table, judged, mean
+from flowjax.report.table import JUDGED, LAYER, Table, judged, mean, tested_note
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Work
 from flowjax.runs.columns import documented, shared_columns
 from flowjax.runs.each_sample import is_chosen
@@ -203,7 +205,8 @@ class PairedCurve:
 
     layer: 1-based centre of each window.
     values: of each side, float64 [samples, layers], the same samples in the same order.
-    low, high: ends of the paired 95% interval of b - a.
+    low, high: ends of the pointwise paired 95% interval of b - a.
+    p: of b - a, adjusted for all windows of all edges.
     """
 
     edge_set: str
@@ -212,6 +215,7 @@ class PairedCurve:
     values: Mapping[str, Float[np.ndarray, "samples layers"]]
     low: Float[np.ndarray, " layers"]
     high: Float[np.ndarray, " layers"]
+    p: Float[np.ndarray, " layers"]
 
     @property
     def samples(self) -> int:
@@ -225,7 +229,8 @@ class PairedCurve:
     def difference(self, index: int) -> Interval:
         """b - a at one window."""
         gap = float((self.values["b"] - self.values["a"])[:, index].mean())
-        return Interval(self.samples, gap, float(self.low[index]), float(self.high[index]))
+        ends = (float(values[index]) for values in (self.low, self.high, self.p))
+        return Interval(self.samples, gap, *ends)
 
     @property
     def widest(self) -> int:
@@ -255,15 +260,20 @@ def paired_curves(table: pa.Table) -> list[PairedCurve]:
         FlowjaxError: see `by_sample`.
     """
     rows = table.filter(pc.field("cut") == WINDOW)
-    out = []
+    out, gaps = [], []
     for edge_set, edge in distinct(rows, "edge_set", "edge"):
         of_edge = rows.filter((pc.field("edge_set") == edge_set) & (pc.field("edge") == edge))
         found = by_sample(of_edge, "relative_change", "side", "centre")
         a, b = found.values[:, 0], found.values[:, 1]
+        gaps.append(BySample(found.samples, found.axes[1:], b - a))
         _, low, high = bootstrap_mean(b - a)
         layers = tuple(centre + 1 for centre in found.axes[1])
-        out.append(PairedCurve(edge_set, edge, layers, {"a": a, "b": b}, low, high))
-    return out
+        out.append((edge_set, edge, layers, {"a": a, "b": b}, low, high))
+    p = iter(adjusted_p(beside(gaps)) if gaps else ())
+    return [
+        PairedCurve(edge_set, edge, layers, values, low, high, np.array(list(islice(p, len(low)))))
+        for edge_set, edge, layers, values, low, high in out
+    ]
 
 
 def cut_accuracies(table: pa.Table) -> list[CutAccuracy]:
@@ -274,19 +284,17 @@ def cut_accuracies(table: pa.Table) -> list[CutAccuracy]:
     """
     rows = table.filter(pc.field("cut") != WINDOW)
     right = by_sample(rows, "new_correct", "cut", "side")
-    of = {cut: right.values[:, right.axes[0].index(cut)] for cut in CUTS}
+    of = {cut: right.values[:, right.axes[0].index(cut)].astype(bool) for cut in CUTS}
+    changes = {cut: of[cut].astype(np.float64) - of[NONE] for cut in CUTS}
+    tests = np.stack([np.column_stack([c, c[:, 1] - c[:, 0]]) for c in changes.values()], axis=1)
     out = []
-    for cut in CUTS:
-        change = of[cut] - of[NONE]
-        n = len(change)
-        out.append(
-            CutAccuracy(
-                cut,
-                {s: proportion_interval(int(of[cut][:, i].sum()), n) for i, s in enumerate(SIDES)},
-                {s: mean_interval(change[:, i]) for i, s in enumerate(SIDES)},
-                paired_interval(change[:, 1], change[:, 0]),
-            )
-        )
+    for cut, p in zip(CUTS, adjusted_p(tests).tolist(), strict=True):
+        change = [paired_interval(of[cut][:, i], of[NONE][:, i]) for i, _ in enumerate(SIDES)]
+        difference = paired_interval(changes[cut][:, 1], changes[cut][:, 0])
+        *change, difference = map(with_p, [*change, difference], p)
+        accuracy = {s: mean_interval(of[cut][:, i]) for i, s in enumerate(SIDES)}
+        by_side: dict[str, Interval] = dict(zip(SIDES, change, strict=True))
+        out.append(CutAccuracy(cut, accuracy, by_side, difference))
     return out
 
 
@@ -306,8 +314,9 @@ def _accuracy_table(found: list[CutAccuracy]) -> Table:
     return Table(
         "Accuracy with cross-frame edges cut, and what the cut changes",
         ["cut in", "model"],
-        ["accuracy", "95% interval", "change", "95% interval", "excludes 0"],
+        ["accuracy", "95% interval", "change", *JUDGED],
         rows,
+        tested_note("all six"),
     )
 
 
@@ -321,8 +330,9 @@ def _curves_table(found: list[PairedCurve]) -> Table:
     return Table(
         f"Window where the change of the answer's probability differs most, n = {found[0].samples}",
         ["edge set", "edge cut"],
-        [LAYER, "A %", "B %", "B - A", "95% interval", "excludes 0"],
+        [LAYER, "A %", "B %", "B - A", *JUDGED],
         rows,
+        tested_note(f"all {sum(len(curve.layer) for curve in found)} windows of all edges"),
     )
 
 
@@ -335,7 +345,7 @@ def _accuracy(table: pa.Table, found: list[CutAccuracy]) -> Figure:
     draw_bars(axes, DRAWN, groups)
     axes.set_ylabel("accuracy")
     legend(figure, axes)
-    said = f"n = {found[0].accuracy['a'].n}; bar: 95% score interval"
+    said = f"n = {found[0].accuracy['a'].n}; bar: {SCORE}"
     headline(figure, "Accuracy without cross-frame edges", said, table)
     return figure
 
@@ -356,21 +366,15 @@ def _curves(table: pa.Table, found: list[PairedCurve]) -> Figure:
         axes.set_ylabel("change of answer\nprobability (%)", fontsize=8)
     legend(figure, panels[0])
     n, width = found[0].samples, table["width"][0].as_py()
-    said = f"n = {n} samples that count for both; windows of {width} layers; "
-    said += (
-        f"{INTERVAL}; grey mark: the paired interval of B - A excludes 0"
-        if n > 1
-        else "one sample: no interval"
-    )
+    said = f"samples that count for both; windows of {width} layers; "
+    said += count_of(n, f"{BAND}; grey mark: B - A is an effect, adjusted p < {LEVEL:g}")
     headline(figure, "Change of the answer's probability by a knockout", said, table)
     return figure
 
 
 def _mark(axes: Axes, curve: PairedCurve) -> None:
     """A mark on the lower edge under every layer where the models differ."""
-    where = [
-        layer for index, layer in enumerate(curve.layer) if curve.difference(index).excludes_zero
-    ]
+    where = [layer for index, layer in enumerate(curve.layer) if curve.difference(index).is_effect]
     if not where:
         return  # an empty line has no place, which the layout cannot take
     axes.plot(

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 
 from flowjax.compilation import use_persistent_cache
@@ -18,9 +17,10 @@ from flowjax.data.shapes.tasks import VIDEO_TASKS
 from flowjax.data.tvbench import read_tvbench
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
+from flowjax.report.arrays import grouped
 from flowjax.report.curves import strongest
 from flowjax.report.pair import draw_pair
-from flowjax.report.table import LAYER, Table, judged, mean
+from flowjax.report.table import JUDGED, LAYER, Table, judged, mean, tested_note
 from flowjax.runs.run import analyse
 from flowjax_convert.run import convert
 from flowjax_experiments.evaluate import Evaluate, accuracies
@@ -78,11 +78,10 @@ def report(swept: Mapping[str, pa.Table], answered: Mapping[str, pa.Table]) -> N
     Table("Accuracy on the test split", ["task"], ["n", *columns, "chance"], rows).print()
     rows = []
     for name in MODELS:
+        tasks = grouped(swept[name], "task")
+        of_tasks = dict(zip(tasks, strongest(*tasks.values()), strict=True))
         for task in VIDEO_TASKS:
-            of_task = swept[name].filter(pc.field("task") == task)
-            if not of_task.num_rows:
-                continue
-            best = sorted(strongest(of_task), key=lambda edge: -abs(edge.interval.mean))
+            best = sorted(of_tasks.get(task, []), key=lambda edge: -abs(edge.interval.mean))
             for edge in best[:SHOWN]:
                 at = edge.interval
                 rows.append(
@@ -91,6 +90,7 @@ def report(swept: Mapping[str, pa.Table], answered: Mapping[str, pa.Table]) -> N
     Table(
         f"Windows of {WINDOW} layers that change the probability of right answers most",
         ["model", "task", "edge cut"],
-        ["n", LAYER, "change %", "95% interval", "excludes 0"],
+        ["n", LAYER, "change %", *JUDGED],
         rows,
+        tested_note("all windows of all edges and tasks of the same model"),
     ).print()

@@ -22,10 +22,17 @@ from flowjax.edges import Edge, Knockout
 from flowjax.layer_windows import windows
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance
-from flowjax.report.canvas import headline, inner_legend, legend, sheet
+from flowjax.report.canvas import BAND, SCORE, headline, inner_legend, legend, sheet
 from flowjax.report.marks import WINDOW, Line, draw_bars, draw_lines
-from flowjax.report.statistics import Interval, difference_interval, proportion_interval
-from flowjax.report.table import Table, ends, mean, yes
+from flowjax.report.sign_flips import adjusted_p_between, with_p
+from flowjax.report.statistics import (
+    LEAST,
+    LEVEL,
+    Interval,
+    difference_interval,
+    proportion_interval,
+)
+from flowjax.report.table import JUDGED, Table, ends, mean, verdict
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Report, Rows, Work
 from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run
@@ -106,15 +113,15 @@ class Diagnose(Analysis):
                 shown = "none" if interval is None else " ".join(mean(interval, ".2f"))
                 of_group += [str(share.hits[group]), shown]
             gap = share.difference
-            both = ["", ""]
+            both = ["", "", ""]
             if gap is not None:
-                both = [f"{gap.mean:+.2f} {ends(gap, '+.2f')}", yes(gap.excludes_zero)]
+                both = [f"{gap.mean:+.2f} {ends(gap, '+.2f')}", *verdict(gap)]
             rows.append([CASES[share.case], *of_group, *both])
         width = run.rows["width"][0].as_py()
         table = Table(
             f"Answers when cross-frame edges are cut (windows of {width} layers)",
             ["case"],
-            ["wrong", "share", "right", "share", "wrong - right", "excl. 0"],
+            ["wrong", "share", "right", "share", "wrong - right", *JUDGED[1:]],
             rows,
         )
         parts = [
@@ -125,6 +132,9 @@ class Diagnose(Analysis):
             "static: the same with all cross-frame edges cut everywhere, and for one repeated "
             "frame",
             "Intervals are 95%: Wilson's for shares, Newcombe's for their difference.",
+            f"effect: adj. p < {LEVEL:g} (adjusted: wrong and right exchanged at random, against "
+            f"the largest of the {len(CASES)} cases) and an interval without 0; no verdict below "
+            f"{LEAST} of either",
         ]
         return Report(parts, {"diagnosis": draw_diagnosis(run.rows)})
 
@@ -181,7 +191,8 @@ class Share:
     """How many samples of each group count for a case.
 
     share: with a score interval; None for a group without samples.
-    difference: share of wrong answers - share of right ones; None where a group is empty.
+    difference: share of wrong answers - share of right ones, tested with all cases; None where a
+        group is empty.
     """
 
     case: str
@@ -193,7 +204,8 @@ class Share:
 def shares(found: Diagnosed) -> list[Share]:
     """Every case's share of the wrong and of the right answers."""
     out = []
-    for case in CASES:
+    every = np.stack([found.hits(case) for case in CASES], axis=1).astype(np.float64)
+    for case, p in zip(CASES, adjusted_p_between(every, ~found.right), strict=True):
         hits, share = {}, {}
         for group in GROUPS:
             members = found.members(group)
@@ -201,7 +213,7 @@ def shares(found: Diagnosed) -> list[Share]:
             hits[group] = int((found.hits(case) & members).sum())
             share[group] = proportion_interval(hits[group], n) if n else None
         wrong, right = share["wrong"], share["right"]
-        difference = difference_interval(wrong, right) if wrong and right else None
+        difference = with_p(difference_interval(wrong, right), p) if wrong and right else None
         out.append(Share(case, hits, share, difference))
     return out
 
@@ -230,8 +242,8 @@ def draw_diagnosis(table: pa.Table) -> Figure:
     inner_legend(curves)
     width = table["width"][0].as_py()
     said = (
-        f"cross-frame edges cut in windows of {width} layers; bars: 95% score interval, "
-        "bands: 95% bootstrap interval"
+        f"cross-frame edges cut in windows of {width} layers; bars: {SCORE}, of shares in windows "
+        f"{BAND}"
     )
     headline(figure, "What wrong answers owe to cross-frame edges, beside right ones", said, table)
     return figure

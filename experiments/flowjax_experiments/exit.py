@@ -3,6 +3,7 @@
 A rule is calibrated on one half of the samples and judged on the other.
 """
 
+import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -22,10 +23,12 @@ from flowjax.models.checkpoint import LoadedModel
 from flowjax.padding import pad_prompt
 from flowjax.progress import Advance
 from flowjax.report.arrays import by_sample
-from flowjax.report.canvas import caption, headline, inner_legend, sheet
+from flowjax.report.canvas import BAND, SCORE, caption, headline, inner_legend, sheet
 from flowjax.report.marks import COLOURS, Line, Points, draw_lines, draw_points
+from flowjax.report.sign_flips import adjusted_p, with_p
 from flowjax.report.statistics import Interval, mean_interval, paired_interval
-from flowjax.report.table import Table, ends, judged
+from flowjax.report.table import JUDGED as JUDGED_TITLES
+from flowjax.report.table import Table, ends, judged, tested_note
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Report, Rows, Work
 from flowjax.runs.columns import documented, schema
 from flowjax.runs.finished import Run
@@ -111,7 +114,8 @@ class Exit(Analysis):
             ]
             for rule in rules
         ]
-        table = Table(title, [], [*numbers, "95% interval", "excludes 0"], rows)
+        tested = tested_note(f"all {len(rules)} rules")
+        table = Table(title, [], [*numbers, *JUDGED_TITLES], rows, tested)
         note = "tolerance: share of exits whose answer is not the final one, on the first half"
         figure = draw_exit(run.rows, readings, judged_on, rules)
         return Report([said, table, note], {"exit": figure}, {"rules": path})
@@ -194,12 +198,13 @@ def judge(found_on: Readings, judged_on: Readings) -> list[Judged]:
     """One rule for each of `TOLERANCES`."""
     layers = judged_on.margin.shape[1]
     full = judged_on.right[:, -1]
-    out = []
+    out, changes = [], []
     for tolerance in TOLERANCES:
         thresholds = calibrate(found_on.margin, found_on.agrees, tolerance)
         at = exits(judged_on.margin, thresholds)
         own = np.take_along_axis(judged_on.right, at[:, None], axis=1)[:, 0]
         agrees = np.take_along_axis(judged_on.agrees, at[:, None], axis=1)[:, 0]
+        changes.append(own.astype(np.float64) - full)
         out.append(
             Judged(
                 tolerance,
@@ -211,7 +216,11 @@ def judge(found_on: Readings, judged_on: Readings) -> list[Judged]:
                 mean_interval(agrees),
             )
         )
-    return out
+    p = adjusted_p(np.stack(changes, axis=1))
+    return [
+        dataclasses.replace(at, difference=with_p(at.difference, own))
+        for at, own in zip(out, p, strict=True)
+    ]
 
 
 def _table(rules: Sequence[Judged]) -> pa.Table:
@@ -253,7 +262,7 @@ def draw_exit(
     _frontier(right, judged_on, rules)
     said = (
         "the answer is the most probable option letter after a layer, through the final norm; "
-        "bands and bars: 95% bootstrap interval"
+        f"{BAND}; bars: of accuracy {SCORE}, of layers as bands"
     )
     headline(figure, "Exit after an early layer", said, table)
     return figure

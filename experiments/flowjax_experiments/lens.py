@@ -29,8 +29,9 @@ from flowjax.progress import Advance
 from flowjax.report.arrays import by_sample, grouped
 from flowjax.report.canvas import caption, count_of, drawable, headline, legend, sheet
 from flowjax.report.marks import COLOURS, Line, draw_lines, draw_picture
+from flowjax.report.sign_flips import adjusted_p, with_p
 from flowjax.report.statistics import Interval, mean_interval, paired_interval
-from flowjax.report.table import LAYER, Table, judged
+from flowjax.report.table import JUDGED, LAYER, Table, judged, tested_note
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Rows, Work
 from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run
@@ -130,7 +131,7 @@ class Lens(Analysis):
     def report(run: Run) -> Report:
         """How often such words occur, and where."""
         found = word_shares(run.rows)
-        titles = [LAYER, "share %", "since the first layer", "95% interval", "excludes 0"]
+        titles = [LAYER, "share %", "since the first layer", *JUDGED]
         tables = []
         for kind in KINDS:
             of_kind = [at for at in found if at.kind == kind]
@@ -138,15 +139,14 @@ class Lens(Analysis):
                 [
                     str(at.layer),
                     f"{at.share.percent.mean:.1f}",
-                    *judged(at.change.percent, "+.1f")[:2],
-                    judged(at.change, "")[2],
+                    *judged(at.change.percent, "+.1f"),
                 ]
                 for at in of_kind
             ]
             n = of_kind[0].share.n
-            tables.append(
-                Table(f"Video positions with a {kind} word on top, n = {n}", [], titles, rows)
-            )
+            title = f"Video positions with a {kind} word on top, n = {n}"
+            note = tested_note(f"the {len(found)} layers and kinds of words")
+            tables.append(Table(title, [], titles, rows, note))
         figures = {"words": draw_words(run.rows)}
         for index, pictures in enumerate(read_pictures(run.path)):
             for layer in pictures.layers:
@@ -216,7 +216,7 @@ def _lists(values: pa.Array, k: int) -> pa.Array:
 class WordShare:
     """Share of video positions with a word of a kind among their top tokens, at a layer (from 1).
 
-    change: from the first layer, paired over samples.
+    change: from the first layer, paired over samples; all are tested together.
     """
 
     kind: str
@@ -232,14 +232,15 @@ def word_shares(table: pa.Table) -> list[WordShare]:
         FlowjaxError: see `by_sample`.
     """
     layers, shares = _shares(table)
+    p = adjusted_p(np.stack([values - values[:, :1] for values in shares.values()], axis=1))
     return [
         WordShare(
             kind,
             layer + 1,
             mean_interval(values[:, index]),
-            paired_interval(values[:, index], values[:, 0]),
+            with_p(paired_interval(values[:, index], values[:, 0]), own[index]),
         )
-        for kind, values in shares.items()
+        for own, (kind, values) in zip(p, shares.items(), strict=True)
         for index, layer in enumerate(layers)
     ]
 

@@ -20,9 +20,10 @@ from flowjax.progress import Advance
 from flowjax.report.arrays import by_sample, grouped
 from flowjax.report.canvas import caption, count_of, drawable, headline, legend, sheet
 from flowjax.report.marks import LAYER, Line, draw_lines
+from flowjax.report.sign_flips import adjusted_p, with_p
 from flowjax.report.statistics import Interval, mean_interval, paired_interval
+from flowjax.report.table import JUDGED, Table, judged, tested_note
 from flowjax.report.table import LAYER as LAYER_TITLE
-from flowjax.report.table import Table, judged
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Rows, Work
 from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run
@@ -100,17 +101,17 @@ class Probability(Analysis):
         ]
         layer = emerges_at(normed)
         said = (
-            "At the last layer the true option is not ahead of the false ones: the interval does "
-            "not lie above 0."
+            "At the last layer the true option is not shown to be ahead of the false ones."
             if layer is None
             else f"The true option is ahead of the false ones from layer {layer} on, counted from "
-            "1: every interval lies above 0."
+            "1: every difference is an effect."
         )
         table = Table(
             f"Probability of the options after every layer, final norm, n = {normed[0].gap.n}",
             [],
-            [LAYER_TITLE, "true", "false, mean", "true - false", "95% interval", "excludes 0"],
+            [LAYER_TITLE, "true", "false, mean", "true - false", *JUDGED],
             rows,
+            tested_note(f"all {len(normed)} layers in both forms of reading"),
         )
         return Report([table, said], draw_probability(run.rows))
 
@@ -130,7 +131,7 @@ def check_top_k(k: int, loaded: LoadedModel) -> None:
 class LayerProbability:
     """Probability of the true option and the mean of the false ones after a layer (from 1).
 
-    gap: true - false, paired over samples.
+    gap: true - false, paired over samples; all are tested together.
     """
 
     layer: int
@@ -149,24 +150,27 @@ def layer_probabilities(table: pa.Table) -> list[LayerProbability]:
     found = []
     true = by_sample(table, "true_probability", "normed", "layer")
     false = by_sample(table, "false_probability", "normed", "layer").values
+    p = adjusted_p(true.values - false)
     for i, normed in enumerate(true.axes[0]):
         for j, layer in enumerate(true.axes[1]):
             t, f = true.values[:, i, j], false[:, i, j]
-            intervals = mean_interval(t), mean_interval(f), paired_interval(t, f)
-            found.append(LayerProbability(layer + 1, normed, *intervals))
+            gap = with_p(paired_interval(t, f), p[i, j])
+            found.append(
+                LayerProbability(layer + 1, normed, mean_interval(t), mean_interval(f), gap)
+            )
     return found
 
 
 def emerges_at(layers: list[LayerProbability]) -> int | None:
     """The first layer (from 1) from which on the true option is ahead at every layer.
 
-    Ahead: the gap's interval lies above zero. None where the last layer's does not.
+    Ahead: the gap is an effect above zero. None where the last layer's is not.
 
     layers: of one form, ascending.
     """
     first = None
     for at in reversed(layers):
-        if not (at.gap.excludes_zero and at.gap.mean > 0):
+        if not (at.gap.is_effect and at.gap.mean > 0):
             break
         first = at.layer
     return first

@@ -5,6 +5,7 @@ the largest are then checked by the knockouts themselves, beside as many drawn a
 is a run of its own in the folder `exact`.
 """
 
+import dataclasses
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +22,13 @@ from flowjax.asked.asked import Asked
 from flowjax.data.sample import Sample
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance
-from flowjax.report.arrays import distinct
-from flowjax.report.canvas import arrow, caption, headline, inner_legend, sheet
+from flowjax.report.arrays import beside, by_sample, distinct
+from flowjax.report.canvas import BAR, arrow, caption, count_of, headline, inner_legend, sheet
 from flowjax.report.marks import COLOURS, LAYER, Points, draw_heat, draw_points
+from flowjax.report.sign_flips import adjusted_p, with_p
 from flowjax.report.statistics import Interval, mean_interval, rank_correlation
+from flowjax.report.table import JUDGED, Table, judged, tested_note
 from flowjax.report.table import LAYER as LAYER_TITLE
-from flowjax.report.table import Table, judged
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Rows, Work
 from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run, read_run
@@ -128,14 +130,15 @@ class Screen(Analysis):
         table = Table(
             "Largest predicted effects of a knockout on the answer's log-probability (nats)",
             ["edge cut"],
-            [*titles, "95% interval", "excludes 0"],
+            [*titles, *JUDGED],
             rows,
+            tested_note(f"all {len(found)} gates that were checked"),
         )
-        effects = sum(at.exact.excludes_zero for at in top)
+        effects = sum(at.exact.is_effect for at in top)
         parts = [
             f"{samples} samples, {gates} gates: one for each edge, layer and head",
             table,
-            f"{effects} of the {len(top)} largest have an exact effect whose interval excludes 0",
+            f"{effects} of the {len(top)} largest predictions are effects of the exact knockout",
         ]
         for why, what in (("top", "largest"), ("random", "random")):
             of_kind = agreement(found, why)
@@ -220,15 +223,24 @@ class Agreement:
 
 
 def screened(exact: pa.Table) -> list[Screened]:
-    """Means of the gates that were checked, in the order in which they were chosen."""
-    found = []
+    """Means of the gates that were checked, in the order in which they were chosen.
+
+    Exact means are tested together.
+    """
+    found, values = [], []
     for edge, layer, head, why in distinct(exact, *KEYS, "chosen"):
         at = [
             pc.field(name) == value for name, value in zip(KEYS, (edge, layer, head), strict=True)
         ]
         rows = exact.filter(at[0] & at[1] & at[2])
+        values.append(by_sample(rows, "exact"))
         intervals = (mean_interval(rows[name].to_numpy()) for name in ("predicted", "exact"))
         found.append(Screened(Gate(edge, layer, head), why, *intervals))
+    p = adjusted_p(beside(values))
+    found = [
+        dataclasses.replace(at, exact=with_p(at.exact, own))
+        for at, own in zip(found, p, strict=True)
+    ]
     # A gate that the first sample lacks was met late.
     rank = {"top": 0, "random": 1}
     return sorted(found, key=lambda at: (rank[at.chosen], -abs(at.predicted.mean)))
@@ -266,8 +278,7 @@ def _scatter(exact: pa.Table) -> Figure:
     axes.set_ylabel("exact knockout (nats)")
     inner_legend(axes)
     samples = len(exact["sample_id"].unique())
-    said = f"n = {samples}; a point is one edge in one layer and head"
-    said += "; bar: 95% bootstrap interval" if samples > 1 else "; one sample: no interval"
+    said = f"{count_of(samples, BAR)}; a point is one edge in one layer and head"
     headline(figure, "Change of the answer's log-probability by a knockout", said, exact)
     return figure
 

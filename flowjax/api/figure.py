@@ -47,8 +47,7 @@ def draw_swept(table: pa.Table) -> Figure:
         else:
             zero_line(panel)
             for index, (line, label) in enumerate(zip(lines, labels, strict=True)):
-                band = (line.low, line.high) if line.samples > 1 else None
-                draw_line(panel, line.layer, line.mean, band, label, index)
+                draw_line(panel, line.layer, line.mean, line.low, line.high, label, index)
             panel.set_ylabel(CHANGE, fontsize=7)
             tidy(panel)
             inner_legend(panel)

@@ -45,3 +45,14 @@ def kernel(
     from flowjax_benchmarks.kernel import run
 
     run(shape, peer=peer, json=json)
+
+
+@app.command()
+def coverage(
+    runs: Annotated[int, typer.Option(help="Draws of each population.", min=100)] = 4_000,
+    json: Json = None,
+) -> None:
+    """How often intervals hold the truth, and how often the test calls nothing an effect."""
+    from flowjax_benchmarks.coverage import run
+
+    run(runs=runs, json=json)

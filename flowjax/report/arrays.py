@@ -1,5 +1,6 @@
 """Rows of results as arrays with an axis of samples."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -66,6 +67,19 @@ def by_sample(
             )
             raise FlowjaxError(f"sample {samples[sample]!r} has {what} in {column} for {at}")
     return BySample(samples, tuple(axes), out / seen if several == "mean" else out)
+
+
+def beside(found: Sequence[BySample]) -> Float[np.ndarray, "samples columns"]:
+    """All values of several columns beside each other; NaN where a sample is not in one."""
+    samples = list(dict.fromkeys(name for one in found for name in one.samples))
+    place = {name: index for index, name in enumerate(samples)}
+    parts = []
+    for one in found:
+        values = one.values.reshape(len(one.samples), -1)
+        part = np.full((len(samples), values.shape[1]), np.nan)
+        part[[place[name] for name in one.samples]] = values
+        parts.append(part)
+    return np.concatenate(parts, axis=1)
 
 
 def distinct(table: pa.Table, *columns: str) -> list[tuple[Any, ...]]:

@@ -13,8 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from flowjax.files import atomically
+from flowjax.report.statistics import LEAST
 
-INTERVAL = "band: 95% bootstrap interval over samples"
+INTERVAL = "pointwise 95% studentised bootstrap interval over samples"
+BAND, BAR = f"band: {INTERVAL}", f"bar: {INTERVAL}"
+SCORE = "95% score interval"
 NOT_IN_FONT = "\N{WHITE SQUARE}"
 DOTS = 200
 """Per inch."""
@@ -64,9 +67,11 @@ def headline(figure: Figure, title: str, subtitle: str, table: pa.Table) -> None
     figure.suptitle("\n".join([*lines, *small]), fontsize=9, parse_math=False)
 
 
-def count_of(samples: int) -> str:
-    """How many samples a curve is of, and what its band is."""
-    return f"n = {samples}; {INTERVAL}" if samples > 1 else "one sample: no interval"
+def count_of(samples: int, mark: str = BAND) -> str:
+    """How many samples means are of, and what their bands or bars are."""
+    if samples < LEAST:
+        return f"n = {samples}: too few for an interval"
+    return f"n = {samples}; {mark}"
 
 
 def caption(axes: Axes, text: str) -> None:

@@ -2,8 +2,9 @@
 
 import functools
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +12,10 @@ import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
 from flowjax.errors import FlowjaxError
-from flowjax.report.arrays import by_sample, distinct
+from flowjax.report.arrays import BySample, beside, by_sample, distinct
+from flowjax.report.sign_flips import adjusted_p
 from flowjax.report.statistics import Interval, bootstrap_mean
-from flowjax.report.table import LAYER, Table, judged
+from flowjax.report.table import JUDGED, LAYER, Table, judged, tested_note
 
 SHOWN = 20
 """Edges in a printed summary, those with the largest change first."""
@@ -23,20 +25,27 @@ SHOWN = 20
 class Curve:
     """One edge of an edge set.
 
-    layer: 1-based centre of each window.
-    mean, low, high: relative change of the base answer's probability in percent, with its 95%
-        bootstrap interval over samples.
-    samples: how many.
+    found: relative change of the base answer's probability in percent, by sample and layer.
+    mean, low, high: over samples, with its pointwise 95% bootstrap interval.
     """
 
     edge_set: str
     edge: str
     head: int
-    layer: Int[np.ndarray, " layers"]
+    found: BySample
     mean: Float[np.ndarray, " layers"]
     low: Float[np.ndarray, " layers"]
     high: Float[np.ndarray, " layers"]
-    samples: int
+
+    @property
+    def layer(self) -> Int[np.ndarray, " layers"]:
+        """1-based centre of each window."""
+        return np.array(self.found.axes[0]) + 1
+
+    @property
+    def samples(self) -> int:
+        """How many."""
+        return len(self.found.samples)
 
     @property
     def label(self) -> str:
@@ -74,29 +83,34 @@ def curves(table: pa.Table) -> Iterator[Curve]:
         except FlowjaxError as error:
             raise FlowjaxError(f"edge {key[1]!r}: {error}") from None
         mean, low, high = bootstrap_mean(found.values)
-        layer = np.array(found.axes[0]) + 1
         edge_set, edge, head = key
-        yield Curve(edge_set, edge, head, layer, mean, low, high, len(found.samples))
+        yield Curve(edge_set, edge, head, found, mean, low, high)
 
 
-def strongest(table: pa.Table) -> list[Strongest]:
-    """The strongest window of every edge."""
-    rows = []
-    for curve in curves(table):
-        at = int(np.argmax(np.abs(curve.mean)))
-        ends = float(curve.mean[at]), float(curve.low[at]), float(curve.high[at])
-        interval = Interval(curve.samples, *ends)
-        rows.append(Strongest(curve.edge_set, curve.label, int(curve.layer[at]), interval))
-    return rows
+def strongest(*tables: pa.Table) -> list[list[Strongest]]:
+    """The strongest window of every edge of every table; all windows of all are tested together."""
+    every = [list(curves(table)) for table in tables]
+    p = iter(adjusted_p(beside([curve.found for found in every for curve in found])))
+    return [[_strongest(curve, list(islice(p, len(curve.mean)))) for curve in f] for f in every]
+
+
+def _strongest(curve: Curve, p: Sequence[float]) -> Strongest:
+    at = int(np.argmax(np.abs(curve.mean)))
+    numbers = (float(values[at]) for values in (curve.mean, curve.low, curve.high, p))
+    interval = Interval(curve.samples, *numbers)
+    return Strongest(curve.edge_set, curve.label, int(curve.layer[at]), interval)
 
 
 def strongest_table(title: str, table: pa.Table) -> list[Table | str]:
     """What is printed of the edges whose windows change most."""
-    rows = sorted(strongest(table), key=lambda row: -abs(row.interval.mean))
+    (found,) = strongest(table)
+    rows = sorted(found, key=lambda row: -abs(row.interval.mean))
     cells = [
         [row.edge_set, row.edge, str(row.layer), *judged(row.interval, "+.1f")]
         for row in rows[:SHOWN]
     ]
-    numbers = [LAYER, "change %", "95% interval", "excludes 0"]
+    numbers = [LAYER, "change %", *JUDGED]
     more = [f"... and {len(rows) - SHOWN} more edges"] if len(rows) > SHOWN else []
-    return [Table(title, ["edge set", "edge cut"], numbers, cells), *more]
+    tested = len(distinct(table, "edge_set", "edge", "head", "centre"))
+    note = tested_note(f"all {tested} windows of all edges")
+    return [Table(title, ["edge set", "edge cut"], numbers, cells, note), *more]

@@ -62,8 +62,7 @@ def _draw(name: str, lines: Sequence[Curve], table: pa.Table, said: str, label: 
     else:
         zero_line(axes)
         for index, (curve, text) in enumerate(zip(lines, labels, strict=True)):
-            band = (curve.low, curve.high) if curve.samples > 1 else None
-            draw_line(axes, curve.layer, curve.mean, band, text, index)
+            draw_line(axes, curve.layer, curve.mean, curve.low, curve.high, text, index)
         axes.set_ylabel(label)
         layer_axis(axes, WINDOW)
         tidy(axes)

@@ -55,9 +55,7 @@ def draw_lines(
     """Means over samples with their intervals; `layers` are 0-based and drawn from 1."""
     x = np.array(layers) + 1
     for line in lines:
-        mean, low, high = bootstrap_mean(line.values)
-        band = (low, high) if len(line.values) > 1 else None
-        draw_line(axes, x, mean, band, line.label, line.style)
+        draw_line(axes, x, *bootstrap_mean(line.values), line.label, line.style)
     layer_axis(axes, label)
     tidy(axes)
 
@@ -66,14 +64,18 @@ def draw_line(
     axes: Axes,
     x: np.ndarray,
     mean: np.ndarray,
-    band: tuple[np.ndarray, np.ndarray] | None,
+    low: np.ndarray,
+    high: np.ndarray,
     label: str,
     style: int,
 ) -> None:
-    """One line of values already averaged, in the colour, dash and marker of `style`."""
+    """One line of values already averaged, in the colour, dash and marker of `style`.
+
+    low, high: of its band, NaN where there is none.
+    """
     colour = COLOURS[style % len(COLOURS)]
-    if band is not None:
-        axes.fill_between(x, *band, color=colour, alpha=0.18, linewidth=0)
+    if not np.isnan(low).all():
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
     axes.plot(
         x,
         mean,
@@ -87,16 +89,15 @@ def draw_line(
 
 
 def draw_points(axes: Axes, points: Points, **style: Any) -> None:  # noqa: ANN401 - matplotlib's
-    """Points with bars, where there is more than one sample."""
+    """Points with bars, where they have intervals."""
     if not points.y:
         return
     x = [at.mean for at in points.across] if points.across else list(points.x)
-    several = points.y[0].n > 1
     axes.errorbar(
         x,
         [at.mean for at in points.y],
-        yerr=bars_of(points.y) if several else None,
-        xerr=bars_of(points.across) if several and points.across else None,
+        yerr=bars_of(points.y),
+        xerr=bars_of(points.across) if points.across else None,
         fmt=points.form,
         color=points.colour,
         label=points.label,

@@ -1,5 +1,6 @@
 """Tables as they are printed: no markup from names, intervals in a few forms."""
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,30 +9,34 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from flowjax.report.statistics import Interval
+from flowjax.report.statistics import LEAST, LEVEL, Interval
 
-WIDTH = 110
+WIDTH = 116
 """Characters of a table's line where output is not a terminal."""
 
 LAYER = "layer (from 1)"
 """Title of a column of layers: in what is printed or drawn, and only there, the first is 1."""
 
-JUDGED = ("95% interval", "excludes 0")
-"""Titles of the columns of `judged`."""
+JUDGED = ("95% interval", "adj. p", "effect")
+"""Titles of the columns of `judged` after the mean's own."""
+
+TOO_FEW = f"n < {LEAST}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under the columns `text`, aligned left, and `numbers`, aligned right."""
+    """Rows under the columns `text`, aligned left, and `numbers`, aligned right; a note below."""
 
     title: str
     text: Sequence[str]
     numbers: Sequence[str]
     rows: Sequence[Sequence[str]]
+    note: str = ""
 
     def print(self) -> None:
         """On standard output, no wider than it or `WIDTH`."""
-        shown = RichTable(title=escape(self.title))
+        note = escape(self.note) or None
+        shown = RichTable(title=escape(self.title), caption=note, caption_justify="left")
         for name in self.text:
             shown.add_column(name)
         for name in self.numbers:
@@ -43,8 +48,8 @@ class Table:
 
 def ends(interval: Interval, form: str) -> str:
     """The interval's ends in a format such as `+.1f`."""
-    if interval.n < 2:
-        return "one sample"
+    if math.isnan(interval.low):
+        return TOO_FEW
     return f"[{interval.low:{form}}, {interval.high:{form}}]"
 
 
@@ -54,8 +59,27 @@ def mean(interval: Interval, form: str) -> list[str]:
 
 
 def judged(interval: Interval, form: str) -> list[str]:
-    """Cells of a mean, its interval, and whether that excludes zero."""
-    return [*mean(interval, form), yes(interval.excludes_zero)]
+    """Cells of a mean, its interval, its adjusted p, and whether it is an effect."""
+    return [*mean(interval, form), *verdict(interval)]
+
+
+def verdict(interval: Interval) -> list[str]:
+    """Cells of an adjusted p and whether the mean is an effect; none is said of too few samples."""
+    if math.isnan(interval.p):
+        return ["", TOO_FEW]
+    return [f"{interval.p:.4f}", yes(interval.is_effect)]
+
+
+def tested_note(what: str) -> str:
+    """What the columns of `judged` mean, for a table of means that were tested together.
+
+    what: all of them, such as "all 88 windows of all edges".
+    """
+    return (
+        f"effect: adj. p < {LEVEL:g} (adjusted: sign flips of samples, against the largest of "
+        f"{what}) and an interval without 0; intervals: studentised bootstrap, of each mean alone; "
+        f"no verdict below {LEAST} samples"
+    )
 
 
 def yes(said: bool) -> str:

@@ -86,7 +86,7 @@ def test_a_copy_differs_nowhere(flowjax, answering, benchmark, tmp_path):
     table = pq.read_table(tmp_path / "run" / "results.parquet")
     for curve in paired_curves(table):
         np.testing.assert_array_equal(curve.values["a"], curve.values["b"])
-        assert not any(curve.difference(index).excludes_zero for index in range(len(curve.layer)))
+        assert not any(curve.difference(index).is_effect for index in range(len(curve.layer)))
     for at in cut_accuracies(table):
         assert at.accuracy["a"] == at.accuracy["b"]
         assert at.difference.mean == 0
@@ -123,8 +123,8 @@ def rows_of(right):
 def test_accuracy_by_hand():
     table = rows_of(
         {
-            "a": {"none": "yyyy", "first half": "yynn", "all layers": "nnnn"},
-            "b": {"none": "yyyn", "first half": "yyyn", "all layers": "ynnn"},
+            "a": {"none": "yyyy" * 2, "first half": "yynn" * 2, "all layers": "nnnn" * 2},
+            "b": {"none": "yyyn" * 2, "first half": "yyyn" * 2, "all layers": "ynnn" * 2},
         }
     )
     none, half, every = cut_accuracies(table)
@@ -132,6 +132,8 @@ def test_accuracy_by_hand():
     assert (half.change["a"].mean, half.change["b"].mean) == (-0.5, 0)
     assert half.difference.mean == 0.5
     assert (every.change["a"].mean, every.change["b"].mean) == (-1, -0.5)
-    assert every.change["a"].excludes_zero
+    assert every.change["a"].p == 2 / 2**8  # no other flip changes every answer one way
+    assert every.change["a"].is_effect
+    assert not half.change["a"].is_effect
     assert every.difference.mean == 0.5
     assert paired_curves(table) == []

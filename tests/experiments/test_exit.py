@@ -132,7 +132,7 @@ def test_a_confident_model_saves_layers_and_loses_nothing():
     assert rules[0].tolerance == 0.02
     assert rules[0].saved.mean == pytest.approx(3)
     assert rules[0].accuracy.mean == rules[0].full.mean == 1
-    assert not rules[0].difference.excludes_zero
+    assert not rules[0].difference.is_effect
     saved = [rule.saved.mean for rule in rules]
     assert saved == sorted(saved)
     assert rules[-1].agreement.mean < 1

@@ -112,8 +112,10 @@ def test_bad_options_are_refused(flowjax, answering, benchmark, options, words, 
 
 
 def test_shares_by_hand():
-    """Two samples, two layers, four positions each; 1 in 50 tokens is a word, of 3 on top."""
-    spatial = {("a", 0): 1, ("a", 1): 3, ("b", 0): 0, ("b", 1): 2}
+    """Six samples, two layers, four positions each; 1 in 50 tokens is a word, of 3 on top."""
+    spatial = {}
+    for first, second in ("ab", "cd", "ef"):
+        spatial |= {(first, 0): 1, (first, 1): 3, (second, 0): 0, (second, 1): 2}
     rows = []
     for (sample, layer), hits in spatial.items():
         for position in range(4):
@@ -130,7 +132,8 @@ def test_shares_by_hand():
     assert by_place["spatial", 1].share.mean == pytest.approx(1 / 8)
     late = by_place["spatial", 2]
     assert late.share.mean == pytest.approx(5 / 8)
-    # Both samples gain half: the paired interval is a point.
+    # All samples gain half: the paired interval is a point.
     assert (late.change.mean, late.change.low, late.change.high) == (0.5, 0.5, 0.5)
-    assert late.change.excludes_zero
+    assert late.change.p == 2 / 2**6
+    assert late.change.is_effect
     assert by_place["temporal", 2].share.mean == 0

@@ -8,7 +8,8 @@ import pytest
 
 from flowjax.errors import FlowjaxError
 from flowjax.pathway import PRESETS, Pathway, default_pathway, write_pathway
-from flowjax.report.statistics import mean_interval, paired_interval
+from flowjax.report.sign_flips import adjusted_p
+from flowjax.report.statistics import Interval, mean_interval, paired_interval
 from flowjax_experiments.pathways.evaluate import MEASURES, Evaluate, against_random, conditions
 from tests.experiments.checks import assert_redrawn, assert_refused, rows_of, settings_of
 
@@ -128,13 +129,19 @@ def table_of(rng, samples=6, seeds=3) -> pa.Table:
     return pa.Table.from_pylist(rows, Evaluate.SCHEMA)
 
 
+def same(a: Interval, b: Interval) -> bool:
+    """But for p."""
+    return (a.n, a.mean, a.low, a.high) == (b.n, b.mean, b.low, b.high)
+
+
 def test_comparisons_by_hand():
     table = table_of(np.random.default_rng(0))
     rows = table.to_pylist()
 
     def of(kind, column):
         values = [row[column] for row in rows if row["kind"] == kind]
-        return np.sort(np.array(values, float).reshape(6, -1)).mean(1)  # over seeds first
+        mean = np.sort(np.array(values, float).reshape(6, -1)).mean(1)  # over seeds first
+        return mean.astype(bool) if column == "new_correct" and kind != "random" else mean
 
     found = {at.kind: at for at in conditions(table)}
     assert [found[kind].seeds for kind in ("full", "pathway", "random")] == [1, 1, 3]
@@ -144,9 +151,14 @@ def test_comparisons_by_hand():
         for kind, at in found.items():
             assert at.of[measure].mean == mean_interval(of(kind, column))
             expected = paired_interval(of(kind, column), of("full", column))
-            assert at.of[measure].change == expected
+            assert same(at.of[measure].change, expected)
         difference = paired_interval(of("pathway", column), of("random", column))
-        assert pair.of[measure] == difference
+        assert same(pair.of[measure], difference)
+    # All of a table's differences are tested together.
+    names = [(kind, m) for kind in ("full", "pathway", "random") for m in MEASURES]
+    values = [of(k, MEASURES[m]).astype(float) - of("full", MEASURES[m]) for k, m in names]
+    p = adjusted_p(np.stack(values, axis=1))
+    assert [found[kind].of[m].change.p for kind, m in names] == p.tolist()
 
 
 def test_the_order_of_rows_changes_nothing():

@@ -1,5 +1,7 @@
 """`flowjax probability` through the command line, and its summary by hand."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -76,8 +78,8 @@ def test_a_bad_number_of_tokens_is_refused(flowjax, answering, benchmark, k, tmp
     assert not (tmp_path / "run").exists()
 
 
-def layer(number: int, low: float, high: float, n: int = 5) -> LayerProbability:
-    gap = Interval(n, (low + high) / 2, low, high)
+def layer(number: int, low: float, high: float, n: int = 8) -> LayerProbability:
+    gap = Interval(n, (low + high) / 2, low, high, 0.01 if n > 1 else math.nan)
     return LayerProbability(number, True, gap, gap, gap)
 
 
@@ -92,4 +94,4 @@ def test_the_true_option_leads_from_the_first_layer_of_the_last_unbroken_run():
     ):
         layers = [layer(i + 1, *pair) for i, pair in enumerate(ends)]
         assert emerges_at(layers) == expected
-    assert emerges_at([layer(1, 0.2, 0.2, n=1)]) is None  # one sample has no interval
+    assert emerges_at([layer(1, 0.2, 0.2, n=1)]) is None  # too few to test

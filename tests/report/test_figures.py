@@ -88,7 +88,7 @@ def test_titles_say_what_is_shown():
     shown = texts(drawn[1])
     assert "cross-frame: a-model" in shown
     assert (
-        "window 9 layers, center; n = 6; band: 95% bootstrap interval over samples"
+        "window 9 layers, center; n = 6; band: pointwise 95% studentised bootstrap interval"
         in shown.replace("\n", " ")
     )
     assert NOTE in shown
@@ -102,10 +102,11 @@ def test_without_a_note_none_is_shown():
     assert drawn[0].get_suptitle().count("\n") == 1
 
 
-def test_one_sample_says_that_there_is_no_band():
-    drawn = draw_all(sweep_table(EDGES, wave, samples=1))
+@pytest.mark.parametrize("samples", [1, 5])
+def test_few_samples_have_no_band_and_the_title_says_so(samples):
+    drawn = draw_all(sweep_table(EDGES, wave, samples=samples))
     assert not drawn[0].axes[0].collections
-    assert "one sample: no interval" in texts(drawn[0])
+    assert f"n = {samples}: too few for an interval" in texts(drawn[0])
 
 
 def test_styles_without_a_width_show_none():

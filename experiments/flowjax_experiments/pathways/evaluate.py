@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
@@ -35,16 +35,29 @@ from flowjax.pathway import (
 )
 from flowjax.progress import Advance
 from flowjax.report.arrays import by_sample, distinct
-from flowjax.report.canvas import caption, count_of, drawable, headline, legend, sheet
+from flowjax.report.canvas import (
+    INTERVAL,
+    SCORE,
+    caption,
+    count_of,
+    drawable,
+    headline,
+    legend,
+    sheet,
+)
 from flowjax.report.marks import COLOURS, Points, draw_points
+from flowjax.report.sign_flips import adjusted_p, with_p
 from flowjax.report.statistics import Interval, mean_interval, paired_interval
-from flowjax.report.table import Table, judged, mean
+from flowjax.report.table import JUDGED, Table, judged, mean, tested_note
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Rows, Work
 from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run
 
 FULL, PATHWAY, RANDOM = "full", "pathway", "random"
 """Kinds of conditions."""
+
+AGAINST = PATHWAY, RANDOM
+"""What is compared with each other."""
 
 MEASURES = {
     "accuracy": "new_correct",
@@ -135,8 +148,11 @@ class Evaluate(Analysis):
             for measure, interval in pair.of.items()
         ]
         if against:
-            columns = ["points", "95% interval", "excludes 0"]
-            parts.append(Table("Pathway minus random edges", ["of", "form"], columns, against))
+            columns = ["points", *JUDGED]
+            note = tested_note(f"the {len(against)} of this table")
+            parts.append(
+                Table("Pathway minus random edges", ["of", "form"], columns, against, note)
+            )
         return Report(parts, {"pathways": draw_pathways(run.rows)})
 
 
@@ -253,19 +269,24 @@ class AgainstRandom:
 
 
 def conditions(table: pa.Table) -> list[Condition]:
-    """All conditions of a run, in the order of its rows.
+    """All conditions of a run, in the order of its rows; all changes are tested together.
 
     Raises:
         FlowjaxError: no rows, or a sample lacks a condition.
     """
     full = {name: _values(table, FULL, "", name) for name in MEASURES}
+    every = distinct(table, "kind", "form")
+    of = [{name: _values(table, kind, form, name) for name in MEASURES} for kind, form in every]
+    p = adjusted_p(np.stack([_differences(values, full) for values in of], axis=1))
     found = []
-    for kind, form in distinct(table, "kind", "form"):
+    for (kind, form), values, own in zip(every, of, p, strict=True):
         rows = _rows(table, kind, form)
-        of = {name: _values(table, kind, form, name) for name in MEASURES}
         compared = {
-            name: Compared(mean_interval(values), paired_interval(values, full[name]))
-            for name, values in of.items()
+            name: Compared(
+                mean_interval(values[name]),
+                with_p(paired_interval(values[name], full[name]), own[index]),
+            )
+            for index, name in enumerate(MEASURES)
         }
         kept = float(rows["kept_fraction"].to_numpy().mean())
         found.append(Condition(kind, form, kept, len(rows["seed"].unique()), compared))
@@ -273,36 +294,58 @@ def conditions(table: pa.Table) -> list[Condition]:
 
 
 def against_random(table: pa.Table) -> list[AgainstRandom]:
-    """Every form that has random edges to compare with.
+    """Every form that has random edges to compare with; all differences are tested together.
 
     Raises:
         FlowjaxError: see `conditions`.
     """
-    found = []
-    for form in (form for kind, form in distinct(table, "kind", "form") if kind == RANDOM):
-        pairs = {
-            name: paired_interval(
-                _values(table, PATHWAY, form, name), _values(table, RANDOM, form, name)
-            )
-            for name in MEASURES
-        }
-        found.append(AgainstRandom(form, pairs))
-    return found
+    forms = [form for kind, form in distinct(table, "kind", "form") if kind == RANDOM]
+    if not forms:
+        return []
+    pairs = [
+        [{name: _values(table, kind, form, name) for name in MEASURES} for kind in AGAINST]
+        for form in forms
+    ]
+    p = adjusted_p(np.stack([_differences(own, random) for own, random in pairs], axis=1))
+    return [
+        AgainstRandom(
+            form,
+            {
+                name: with_p(paired_interval(own[name], random[name]), of_form[index])
+                for index, name in enumerate(MEASURES)
+            },
+        )
+        for form, (own, random), of_form in zip(forms, pairs, p, strict=True)
+    ]
+
+
+Values = Float[np.ndarray, " n"] | Bool[np.ndarray, " n"]
+
+
+def _differences(
+    new: Mapping[str, Values], base: Mapping[str, Values]
+) -> Float[np.ndarray, "n measures"]:
+    """Of every measure, a row per sample."""
+    return np.stack([np.subtract(new[m], base[m], dtype=np.float64) for m in MEASURES], axis=1)
 
 
 def _rows(table: pa.Table, kind: str, form: str) -> pa.Table:
     return table.filter((pc.field("kind") == kind) & (pc.field("form") == form))
 
 
-def _values(table: pa.Table, kind: str, form: str, measure: str) -> Float[np.ndarray, " n"]:
-    """One number per sample, in the order of the table's samples; a mean where it has several."""
+def _values(table: pa.Table, kind: str, form: str, measure: str) -> Values:
+    """One number per sample, in the order of the table's samples; of random edges, over seeds.
+
+    Whether one answer per sample is right is a boolean.
+    """
     found = by_sample(_rows(table, kind, form), MEASURES[measure], several="mean")
     place = {name: index for index, name in enumerate(found.samples)}
     samples = table["sample_id"].unique().to_pylist()
     missing = [name for name in samples if name not in place]
     if missing:
         raise FlowjaxError(f"sample {missing[0]!r} has no result for {kind} {form}".rstrip())
-    return found.values[[place[name] for name in samples]]
+    values = found.values[[place[name] for name in samples]]
+    return values.astype(bool) if measure == "accuracy" and kind != RANDOM else values
 
 
 def _changes(title: str, found: Sequence[Condition], measure: str) -> Table:
@@ -311,8 +354,11 @@ def _changes(title: str, found: Sequence[Condition], measure: str) -> Table:
         of = at.of[measure]
         cells = [at.name, f"{100 * at.kept:.1f}", *mean(of.mean.percent, ".2f")]
         rows.append(cells + (judged(of.change.percent, "+.2f") if at.kind != FULL else []))
-    columns = ["kept %", "mean", "95% interval", "change", "95% interval", "excludes 0"]
-    return Table(f"{title} (%), n = {found[0].of[measure].mean.n}", ["edges"], columns, rows)
+    columns = ["kept %", "mean", "95% interval", "change", *JUDGED]
+    title = f"{title} (%), n = {found[0].of[measure].mean.n}"
+    tested = (len(found) - 1) * len(MEASURES)
+    note = tested_note(f"the {tested} changes of accuracy and probabilities")
+    return Table(title, ["edges"], columns, rows, note)
 
 
 def draw_pathways(table: pa.Table) -> Figure:
@@ -331,7 +377,8 @@ def draw_pathways(table: pa.Table) -> Figure:
     panels[0].axhline(chance, color="0.5", linestyle=":", linewidth=1, label="guessing")
     panels[0].set_ylim(0, 100)
     legend(figure, panels[0])
-    said = count_of(len(table["sample_id"].unique())).replace("band", "bars")
+    bars = f"bars: {INTERVAL}; of right answers, but of random edges, {SCORE}"
+    said = count_of(len(table["sample_id"].unique()), bars)
     if any(at.kind == RANDOM for at in found):
         seeds = max(at.seeds for at in found)
         said += f"; random: mean over {seeds} seeds, drawn a little aside"
@@ -362,6 +409,7 @@ def _points(figure: Figure, axes: Axes, found: list[Condition], measure: str) ->
     # Set by hand: matplotlib takes no account of what is drawn aside.
     cut = max(1.0, 100 - min(100 * at.kept for at in found))
     axes.set_xlim(100 - 1.2 * cut, 100 + 0.15 * cut)
-    most = max(100 * at.of[measure].mean.high for at in found)
+    means = [at.of[measure].mean.percent for at in found]
+    most = np.nanmax([[at.mean, at.high] for at in means])
     axes.set_ylim(0, 1.08 * most or 1)
     axes.set_xlabel("attention edges kept (%)")

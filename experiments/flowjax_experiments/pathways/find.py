@@ -24,10 +24,11 @@ from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.pathway import Pathway, default_pathway, read_pathway, write_pathway
 from flowjax.report.arrays import by_sample, grouped
-from flowjax.report.canvas import headline, legend, sheet
+from flowjax.report.canvas import INTERVAL, SCORE, headline, legend, sheet
 from flowjax.report.marks import COLOURS, Points, draw_points
+from flowjax.report.sign_flips import adjusted
 from flowjax.report.statistics import Interval, mean_interval, paired_interval
-from flowjax.report.table import Table, ends, judged
+from flowjax.report.table import JUDGED, Table, ends, judged, tested_note, verdict
 from flowjax.runs.analysis import Analysis, Chosen, Option, Report, Work
 from flowjax.runs.finished import Run, read_run
 from flowjax.runs.halves import halves
@@ -124,8 +125,9 @@ class Find(Analysis):
         table = Table(
             f"Pathways, {chosen.form} form, on the half they were not found on",
             ["pathway", f"layers kept (from 1): {kept}"],
-            ["kept %", "accuracy", "change", "95% interval", "excludes 0", "random"],
+            ["kept %", "accuracy", "change", *JUDGED, "random"],
             rows,
+            tested_note("all changes and differences from random edges"),
         )
         parts = [
             f"{judged_on.first.full.n} samples to find on, {second.full.n} to judge on; accuracy "
@@ -136,8 +138,8 @@ class Find(Analysis):
         ]
         gap = second.point(chosen.name).gap
         if gap is not None:
-            verdict = "excludes 0" if gap.excludes_zero else "does not exclude 0"
-            said = f"{gap.mean:+.3f} {ends(gap, '+.3f')}, which {verdict}"
+            p, effect = verdict(gap)
+            said = f"{gap.mean:+.3f} {ends(gap, '+.3f')}; adjusted p {p}, effect: {effect}"
             parts.append(f"chosen - random edges: {said}")
         names = [pathway["name"] for pathway in settings["found"]]
         figure = draw_frontier(run.rows, second, names, chosen.name)
@@ -217,7 +219,7 @@ class Point:
     kept: share of edges, mean over samples.
     accuracy: of its answers; change: from that with all edges, paired.
     random: accuracy with as many random edges, mean over seeds; None where none were drawn.
-    gap: accuracy - random, paired.
+    gap: accuracy - random, paired. Changes and gaps of all pathways are tested together.
     """
 
     name: str
@@ -277,22 +279,27 @@ def frontier(table: pa.Table, samples: Collection[str]) -> Frontier:
         found = by_sample(some.sort_by("sample_id"), "new_correct", several="mean")
         return found.values
 
-    full = right(kinds[FULL])
-    points = []
-    for name, of_name in names[PATHWAY].items():
-        own = right(of_name)
-        drawn = names.get(RANDOM, {}).get(name)
-        random = None if drawn is None else right(drawn)
-        points.append(
-            Point(
-                name,
-                float(of_name["kept_fraction"].to_numpy().mean()),
-                mean_interval(own),
-                paired_interval(own, full),
-                None if random is None else mean_interval(random),
-                None if random is None else paired_interval(own, random),
-            )
+    full = right(kinds[FULL]).astype(bool)
+    own = {name: right(some).astype(bool) for name, some in names[PATHWAY].items()}
+    random = {name: right(some) for name, some in names.get(RANDOM, {}).items()}
+    changes = [paired_interval(values, full) for values in own.values()]
+    gaps = [paired_interval(own[name], values) for name, values in random.items()]
+    differences = [own[name].astype(np.float64) - full for name in own]
+    differences += [own[name] - values for name, values in random.items()]
+    both = iter(adjusted([*changes, *gaps], np.stack(differences, axis=1)))
+    change = dict(zip(own, both, strict=False))
+    gap = dict(zip(random, both, strict=True))
+    points = [
+        Point(
+            name,
+            float(some["kept_fraction"].to_numpy().mean()),
+            mean_interval(own[name]),
+            change[name],
+            mean_interval(random[name]) if name in random else None,
+            gap.get(name),
         )
+        for name, some in names[PATHWAY].items()
+    ]
     return Frontier(mean_interval(full), tuple(points))
 
 
@@ -381,7 +388,7 @@ def draw_frontier(
     form = next(form for form in table["form"].unique().to_pylist() if form)
     said = (
         f"{form} form; found on half of the samples, judged on the other, n = {judged_on.full.n}; "
-        "bars: 95% interval"
+        f"bars: {SCORE}, of random edges {INTERVAL}"
     )
     headline(figure, "Accuracy with only a pathway's edges", said, table)
     return figure
