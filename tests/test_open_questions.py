@@ -11,6 +11,7 @@ from flowjax.data.prompt import Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.models.families.internvl import PHI3
 from flowjax.models.registry import families
+from flowjax.models.spatial_pool import NewlinePoolConfig
 from flowjax.models.video_llm import VideoLLMConfig
 from flowjax.models.vision.qwen2_5_vl import Qwen25VisionConfig
 from flowjax.models.vision.qwen2_vl import Qwen2VisionConfig
@@ -57,17 +58,27 @@ CASES = {
         "<|im_end|>\n<|im_start|>assistant\n",
     ),
 }
+CASES["llava_qwen"] = CASES["llava_onevision"]
+CASES["smolvlm"] = (Part(), (2,), "\n\nWhat?", "<end_of_utterance>\nAssistant:")
+CASES["video_llava"] = CASES["llava_next_video"]
 CASES["video_llama_3"] = CASES["videollama3"]
 CASES["qwen2_vl"] = (Qwen2VisionConfig(*QWEN, GELU, 1e4), *CASES["qwen2_5_vl"][1:])
 
 
-def prompt_of(name, question):
-    vision, pixels, _, _ = CASES[name]
-    config = VideoLLMConfig(name, VARIANTS["mha"].config, vision, Part(), 2, 3, 1)
+def config_of(name):
+    """A configuration of which prompts read little."""
+    vision = CASES[name][0]
+    pool = NewlinePoolConfig(8, 8, 2, 1, "max", "grid", GELU)
+    projector = pool if name in ("llava_onevision", "llava_qwen") else Part()
+    config = VideoLLMConfig(name, VARIANTS["mha"].config, vision, projector, 2, 3, 1)
     if name == "internvl":
         config = dataclasses.replace(config, conversation=PHI3)
-    shape = VideoShape(pixels, (0.0, 1.0))
-    return families()[name].prompt(config, question, shape)
+    return config
+
+
+def prompt_of(name, question):
+    shape = VideoShape(CASES[name][1], (0.0, 1.0))
+    return families()[name].prompt(config_of(name), question, shape)
 
 
 @pytest.mark.parametrize("name", sorted(families()))

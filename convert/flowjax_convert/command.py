@@ -15,6 +15,8 @@ def convert(
     *,
     dtype: str | None,
     pooling_shape: str | None,
+    vision_attention: str | None,
+    prompt: str | None,
     adapter: str | None,
     revision: str | None,
     note: str,
@@ -34,6 +36,8 @@ def convert(
         out,
         dtype=cast(run.DtypeName | None, dtype),
         pooling_shape=None if pooling_shape is None else parse_pooling_shape(pooling_shape),
+        vision_attention=vision_attention,
+        prompt=prompt,
         adapter=adapter,
         revision=revision,
         note=note,
@@ -48,6 +52,8 @@ def convert(
     )
     for reason, count in reasons.items():
         print(f"  {count} tensors ignored: {reason}")
+    if report.chat:
+        print(f"  another prompt (--prompt chat): {report.chat}")
 
 
 def verify(src: str, out: Path) -> int:

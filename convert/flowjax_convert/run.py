@@ -11,9 +11,12 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
+from flowjax.data.prompt import Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.files import read_json
+from flowjax.models.chat import JINJA, built_frame, frame_of, read_chat_template
 from flowjax.models.checkpoint import (
+    CHAT,
     CONFIG,
     FORMAT,
     MANIFEST,
@@ -24,9 +27,10 @@ from flowjax.models.checkpoint import (
     VIDEO_PREPROCESSOR,
     VIDEO_PROCESSOR,
     Manifest,
+    chatting,
     read_preprocessor,
 )
-from flowjax.models.registry import family_of
+from flowjax.models.registry import Family, Preprocess, family_of
 from flowjax.models.video_llm import VideoLLMConfig, parameter_shapes
 from flowjax.progress import BYTES, progress_bar
 from flowjax.version import __version__
@@ -52,9 +56,14 @@ SIDE_FILES = (
     VIDEO_PREPROCESSOR,
     VIDEO_PROCESSOR,
     "added_tokens.json",
+    JINJA,
+    "chat_template.json",
 )
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 DtypeName = Literal["float32", "bfloat16"]
+SOME_FRAME = (96, 128)
+"""Rows and columns of pixels of a video to compare prompts about."""
+
 SIDE_BYTES = 64 * 2**20
 """Room for everything but the parameters."""
 
@@ -67,6 +76,8 @@ class ConvertReport:
     bytes: of all parameters as written.
     tensors: keys of the checkpoint that were used.
     ignored: reason by key, for all others.
+    chat: how the checkpoint's chat template differs from the family's prompt, in words; empty if it
+        does not, or there is none.
     """
 
     out: Path
@@ -75,6 +86,7 @@ class ConvertReport:
     bytes: int
     tensors: int
     ignored: Mapping[str, str]
+    chat: str
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,7 @@ class Checkpoint:
     """A checkpoint whose configuration has been read, side files parsed, and headers planned.
 
     fields: of `config.json`, with the user's overrides.
+    chat: see `ConvertReport`.
     """
 
     source: Source
@@ -89,6 +102,7 @@ class Checkpoint:
     fields: Mapping[str, Any]
     config: VideoLLMConfig
     plan: Plan
+    chat: str
 
 
 def convert(
@@ -97,6 +111,8 @@ def convert(
     *,
     dtype: DtypeName | None = None,
     pooling_shape: tuple[int, int, int] | None = None,
+    vision_attention: str | None = None,
+    prompt: str | None = None,
     adapter: str | Path | None = None,
     note: str = "",
     overwrite: bool = False,
@@ -110,6 +126,10 @@ def convert(
         out: the directory to write, in the layout of `flowjax.models.checkpoint`.
         dtype: of all parameters; None keeps that of each tensor.
         pooling_shape: (frames, rows, columns) of video tokens, in place of the configuration's.
+        vision_attention: which implementation's vision attention to compute, for a family whose
+            implementations differ (see `Family.vision_attention`).
+        prompt: "chat" has the model asked by the checkpoint's chat template; None by the family's
+            own prompt.
         adapter: a LoRA adapter of PEFT to merge into the model: a directory or a repository's id.
         note: a remark that every output made with the model repeats.
         overwrite: whether an earlier conversion at `out` may be replaced.
@@ -123,13 +143,20 @@ def convert(
     model = resolve(src, adapter, revision)
     directory = model.directory
     checkpoint = read_checkpoint(
-        directory, dtype=dtype, pooling_shape=pooling_shape, adapter=model.adapter
+        directory,
+        dtype=dtype,
+        pooling_shape=pooling_shape,
+        vision_attention=vision_attention,
+        prompt=prompt,
+        adapter=model.adapter,
     )
     plan, config = checkpoint.plan, checkpoint.config
     check_space(out, plan.bytes + SIDE_BYTES)
     overrides = {
         "dtype": dtype,
         "pooling_shape": pooling_shape,
+        "vision_attention": vision_attention,
+        "prompt": prompt,
         "revision": revision,
         "adapter": None if adapter is None else str(adapter),
     }
@@ -151,7 +178,7 @@ def convert(
                 shutil.copyfile(directory / name, partial / name)
         if not checkpoint.tokenizer.stored:
             (partial / TOKENIZER).write_text(checkpoint.tokenizer.text, encoding="utf-8")
-        if pooling_shape is not None:
+        if pooling_shape is not None or vision_attention is not None:
             _write_json(partial / CONFIG, checkpoint.fields)
         with progress_bar(f"converting {_name(src)}", plan.bytes, columns=BYTES) as report:
             try:
@@ -166,6 +193,7 @@ def convert(
         bytes=plan.bytes,
         tensors=len({key for parameter in plan.parameters for key in parameter.keys}),
         ignored=plan.ignored,
+        chat=checkpoint.chat,
     )
 
 
@@ -202,6 +230,8 @@ def read_checkpoint(
     *,
     dtype: DtypeName | None = None,
     pooling_shape: tuple[int, int, int] | None = None,
+    vision_attention: str | None = None,
+    prompt: str | None = None,
     adapter: Path | None = None,
 ) -> Checkpoint:
     """Read everything of a checkpoint but its weights, and check that it can be converted.
@@ -213,13 +243,24 @@ def read_checkpoint(
     """
     if dtype is not None and dtype not in DTYPES:
         raise FlowjaxError(f"--dtype {dtype} is not supported; {' and '.join(DTYPES)} are")
+    if prompt not in (None, CHAT):
+        raise FlowjaxError(
+            f"--prompt {prompt}: only {CHAT} is another prompt than the family's own"
+        )
     fields = read_json(directory / CONFIG)
     if pooling_shape is not None:
         fields |= {"pooling_shape": list(pooling_shape), "num_frames": pooling_shape[0]}
     check_not_quantised(fields, str(directory / CONFIG))
     family = family_of(fields, str(directory / CONFIG))
+    if vision_attention is not None:
+        if vision_attention not in family.vision_attention:
+            choose = ", ".join(family.vision_attention) or "none: all compute the same"
+            raise FlowjaxError(
+                f"--vision-attention {vision_attention}: the choices of {family.name} are {choose}"
+            )
+        fields |= {"_attn_implementation": vision_attention}
     config = family.read_config(fields, str(directory / CONFIG))
-    read_preprocessor(directory, family)
+    preprocess = read_preprocessor(directory, family)
     tokenizer = checkpoint_tokenizer(directory)
     count = tokenizer.tokenizer.get_vocab_size()
     if count > config.decoder.vocabulary:
@@ -227,6 +268,9 @@ def read_checkpoint(
             f"{directory / TOKENIZER} has {count} tokens, but the model has "
             f"{config.decoder.vocabulary} embeddings; it belongs to another model"
         )
+    if prompt == CHAT:
+        chatting(family, directory, tokenizer.tokenizer)
+    chat = other_prompt(directory, family, config, preprocess, needed=prompt == CHAT)
     source, table = open_source(directory), table_of(config, fields)
     check_plain_keys(source.headers, str(directory))
     if adapter is not None:
@@ -237,7 +281,40 @@ def read_checkpoint(
         parameter_shapes(config),
         None if dtype is None else DTYPES[dtype],
     )
-    return Checkpoint(source, tokenizer, fields, config, plan)
+    return Checkpoint(source, tokenizer, fields, config, plan, chat)
+
+
+def other_prompt(
+    directory: Path,
+    family: Family,
+    config: VideoLLMConfig,
+    preprocess: Preprocess,
+    *,
+    needed: bool,
+) -> str:
+    """How a checkpoint's chat template asks another question than the family, in words.
+
+    needed: whether the template is to be used, so that it must work.
+
+    Raises:
+        FlowjaxError: it is needed and does not.
+    """
+    pixels = preprocess(np.zeros((config.frames, *SOME_FRAME, 3), np.uint8))
+    shape = VideoShape(pixels.shape, tuple(map(float, range(config.frames))))
+    try:
+        template = read_chat_template(directory)
+        if template is None:
+            return ""
+        built = family.prompt(config, Question("What?", ()), shape)
+        theirs = frame_of(template, built, shape)
+    except FlowjaxError as error:
+        if needed:
+            raise
+        return str(error)
+    ours = built_frame(built, theirs.section)
+    if str(ours) == str(theirs).removeprefix(template.tokens.get("bos_token", "")):
+        return ""
+    return f"{template.path.name} asks {str(theirs)!r}, and family {family.name} {str(ours)!r}"
 
 
 def _name(src: str | Path) -> str:

@@ -83,6 +83,8 @@ def verify(src: str | Path, out: str | Path) -> VerifyReport:
         directory,
         dtype=dtype,
         pooling_shape=None if pooling is None else tuple(pooling),
+        vision_attention=overrides.get("vision_attention"),
+        prompt=overrides.get("prompt"),
         adapter=model.adapter,
     )
     stored = stored_parameters(out / PARAMETERS)

@@ -198,7 +198,7 @@ def ask_sample(model: LoadedModel, sample: Sample, *, order: str = AS_IS) -> Ask
     frames = clip.frames[frame_order(order, len(clip.frames), sample.sample_id)]
     pixel_values = model.preprocess(frames)
     timestamps = tuple(map(float, clip.timestamps))
-    shape = VideoShape(pixel_values.shape, timestamps)
+    shape = VideoShape(pixel_values.shape, timestamps, clip.duration)
     prompt = encode_prompt(
         model.family.prompt(model.config, sample.question, shape), model.tokenizer
     )

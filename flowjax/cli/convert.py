@@ -17,6 +17,20 @@ def convert(
     pooling_shape: Annotated[
         str | None, typer.Option(help="Frames, rows and columns kept by pooling, as T-H-W.")
     ] = None,
+    vision_attention: Annotated[
+        str | None,
+        typer.Option(
+            help="VideoLLaMA3 in its first layout: eager adds the mask of frames to the scores, as "
+            "the published analysis computed; the release itself masks."
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="chat: have the model asked by the checkpoint's chat template instead of the "
+            "family's own prompt."
+        ),
+    ] = None,
     adapter: Annotated[
         str | None,
         typer.Option(help="A LoRA adapter (PEFT) to merge into SRC: a folder or a hub id."),
@@ -41,6 +55,8 @@ def convert(
         out,
         dtype=dtype,
         pooling_shape=pooling_shape,
+        vision_attention=vision_attention,
+        prompt=prompt,
         adapter=adapter,
         revision=revision,
         note=note,

@@ -16,7 +16,7 @@ from flowjax.errors import FlowjaxError
 from flowjax.hf_config import HFConfig, Unread
 
 _LONG_SIDE = 640  # pixels; bounds what the first resize of `FramePreprocessor` makes
-_BICUBIC = 3  # Pillow's number, which configuration files use
+_LANCZOS, _BICUBIC = 1, 3  # Pillow's numbers, which configuration files use
 _CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 _CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
@@ -61,6 +61,13 @@ SQUARE_UNREAD = Unread(
     ("crop_size", "default_to_square"),
     "cropping is off, and the size is that of both sides",
     "transformers.SiglipImageProcessor, LlavaOnevisionVideoProcessor and InternVLVideoProcessor",
+)
+
+
+STRETCH_UNREAD = Unread(
+    ("do_image_splitting", "default_to_square"),
+    "the tiling of large still images, which frames do not go through",
+    "transformers.SmolVLMProcessor, 4.50: frames are processed with do_image_splitting=False",
 )
 
 
@@ -201,6 +208,59 @@ class SquarePreprocessor:
 
 
 @dataclass(frozen=True)
+class StretchPreprocessor:
+    """Every frame resized twice: that of SmolVLM2, as in its first release.
+
+    First its long side to `longest`, the other in proportion, rounded down and then up to an even
+    number; then both sides to `size`.
+    """
+
+    longest: int
+    size: int
+    normalisation: Normalisation
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], source: str) -> "StretchPreprocessor":
+        """Read a parsed `preprocessor_config.json`; `source` names it in errors.
+
+        Raises:
+            FlowjaxError: a field with a value that is not supported, or that is not known.
+        """
+        fields = HFConfig(config, f"{source}: ")
+        longest = _side(fields, "size", 4 * 364, ("longest_edge",))
+        size = _side(fields, "max_image_size", 364, ("longest_edge",))
+        if "video_sampling" in fields:
+            video = fields.nested("video_sampling")
+            longest = _side(video, "video_size", longest, ("longest_edge",))
+            video.expect("do_image_splitting", False)
+            video.finish(*UNREAD)
+        normalisation = read_normalisation(fields, [0.5] * 3, [0.5] * 3, _LANCZOS)
+        fields.finish(*UNREAD, STRETCH_UNREAD)
+        return cls(longest, size, normalisation)
+
+    def seen(self, frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
+        """The part of the frames that a model reads: all of them."""
+        return frames
+
+    def __call__(
+        self, frames: UInt8[np.ndarray, "frames height width 3"]
+    ) -> Float32[np.ndarray, "frames 3 size size"]:
+        """Pixel values of frames in RGB."""
+        height, width = frames.shape[1:3]
+        ratio = width / height
+        other = int(self.longest / ratio if width >= height else self.longest * ratio)
+        other = max(other + other % 2, 1)
+        first = (self.longest, other) if width >= height else (other, self.longest)
+        squares = np.empty((len(frames), self.size, self.size, 3), np.uint8)
+        for square, frame in zip(squares, frames, strict=True):
+            image = Image.fromarray(frame).resize(first, Image.Resampling.LANCZOS)
+            shape = (self.size, self.size)
+            square[...] = np.asarray(image.resize(shape, Image.Resampling.LANCZOS))
+        values = self.normalisation.table()[squares, np.arange(3)]
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+@dataclass(frozen=True)
 class PatchPreprocessor:
     """Patches of whole frames at about their own resolution: that of VideoLLaMA3.
 
@@ -332,14 +392,18 @@ def _side(fields: HFConfig, name: str, default: int, keys: tuple[str, ...]) -> i
     return sides[0]
 
 
-def read_normalisation(fields: HFConfig, mean: list[float], std: list[float]) -> Normalisation:
+def read_normalisation(
+    fields: HFConfig, mean: list[float], std: list[float], resample: int = _BICUBIC
+) -> Normalisation:
     """Take the fields about resizing's filter, rescaling and normalising; `mean` and `std` default.
+
+    resample: the filter, as Pillow numbers it.
 
     Raises:
         FlowjaxError: a value that is not supported.
     """
     fields.expect("do_resize", True)
-    fields.expect("resample", _BICUBIC)
+    fields.expect("resample", resample)
     fields.expect("do_rescale", True)
     fields.expect("do_normalize", True)
     factor = fields.take("rescale_factor", float, 1 / 255)

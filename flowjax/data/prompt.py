@@ -54,10 +54,17 @@ class VideoShape:
 
     pixels: shape of the pixel values that the family's preprocessor made of it.
     timestamps: when each frame is shown, in seconds after the video's first frame.
+    duration: of the whole video, in seconds; None where it is not known.
     """
 
     pixels: tuple[int, ...]
     timestamps: tuple[float, ...]
+    duration: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long the video is, as far as is known: at least to its last frame here."""
+        return self.timestamps[-1] if self.duration is None else self.duration
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,14 @@ class VideoClip:
     indices: int64 [frames], which of the video's frames each is, from 0, in display order.
     timestamps: float64 [frames], when each is shown, in seconds after the video's first frame.
     fps: average frames per second of the video.
+    duration: of the whole video in seconds, its last frame included.
     """
 
     frames: UInt8[np.ndarray, "frames height width 3"]
     indices: Int64[np.ndarray, " frames"]
     timestamps: Float64[np.ndarray, " frames"]
     fps: float
+    duration: float
 
     @property
     def repeated(self) -> bool:
@@ -92,7 +94,9 @@ def read_frames(
     indices = frame_indices(first, last, num_frames)
     wanted, back = np.unique(indices, return_inverse=True)
     frames = _decode_in_time(path, container, wanted)
-    return VideoClip(frames[back], indices, container.timestamps[indices], container.fps)
+    duration = float(container.timestamps[-1]) + 1 / container.fps
+    shown = container.timestamps[indices]
+    return VideoClip(frames[back], indices, shown, container.fps, duration)
 
 
 def _check_part(start: int | float | None, end: int | float | None) -> None:

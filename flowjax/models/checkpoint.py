@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 from flowjax.errors import FlowjaxError
 from flowjax.files import read_json
 from flowjax.models.array_files import check_array_files
+from flowjax.models.chat import chat_prompt, read_chat_template
 from flowjax.models.registry import Family, Preprocess, families
 from flowjax.models.sharding import one_device, parameter_sharding
 from flowjax.models.video_llm import VideoLLM, VideoLLMConfig, abstract_model, parameter_shapes
@@ -37,6 +38,9 @@ EMBEDDING = "decoder/embedding/embedding"
 CONFIG, TOKENIZER, PREPROCESSOR = "config.json", "tokenizer.json", "preprocessor_config.json"
 PROCESSOR, VIDEO_PREPROCESSOR = "processor_config.json", "video_preprocessor_config.json"
 VIDEO_PROCESSOR = f"video_processor/{PREPROCESSOR}"
+
+CHAT = "chat"
+"""The override `prompt` of a model that is asked by its checkpoint's chat template."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,8 @@ def load_model(
     config = family.read_config(read_json(path / CONFIG), str(path / CONFIG))
     preprocess = read_preprocessor(path, family)
     tokenizer = read_tokenizer(path / TOKENIZER)
+    if manifest.overrides.get("prompt") == CHAT:
+        family = chatting(family, path, tokenizer)
     check_array_files(path / PARAMETERS, manifest.dtype)
     if parameters:
         model = restore(path / PARAMETERS, config, dtype=dtype, mesh=mesh)
@@ -149,6 +155,21 @@ def load_model(
         note=manifest.note,
         path=path,
     )
+
+
+def chatting(family: Family, path: Path, tokenizer: Tokenizer) -> Family:
+    """The family with prompts by the chat template of the checkpoint or model at `path`.
+
+    Raises:
+        FlowjaxError: it has none.
+    """
+    template = read_chat_template(path)
+    if template is None:
+        raise FlowjaxError(f"{path} has no chat template; convert without --prompt {CHAT}")
+    begin = template.tokens.get("bos_token", "")
+    own = tokenizer.encode("").tokens[:1] == [begin]
+    prompt = chat_prompt(template, family.prompt, begin if own else "")
+    return dataclasses.replace(family, prompt=prompt)
 
 
 def restore(
@@ -264,7 +285,7 @@ def read_preprocessor(path: Path, family: Family) -> Preprocess:
     (5), `preprocessor_config.json` (4).
 
     Raises:
-        FlowjaxError: none of them is there, or the family cannot use it.
+        FlowjaxError: none of them is there and the family has none of its own, or it cannot use it.
     """
     both = read_json(path / PROCESSOR) if (path / PROCESSOR).is_file() else {}
     for part, files in (
@@ -279,6 +300,8 @@ def read_preprocessor(path: Path, family: Family) -> Preprocess:
         for file in (path / name for name in files):
             if file.is_file():
                 return family.read_preprocessor(read_json(file), str(file))
+    if family.preprocessor is not None:
+        return family.read_preprocessor(family.preprocessor, f"family {family.name}")
     raise FlowjaxError(
         f"{path / PREPROCESSOR} is missing, and {PROCESSOR} has neither video_processor nor "
         "image_processor; fetch the checkpoint's preprocessor again"

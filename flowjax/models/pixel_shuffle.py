@@ -1,4 +1,4 @@
-"""InternVL's projector: blocks of neighbouring patches become one video embedding each."""
+"""InternVL's and SmolVLM's projectors: a block of neighbouring patches becomes one embedding."""
 
 from dataclasses import dataclass
 
@@ -83,7 +83,69 @@ class PixelShuffleProjector(nnx.Module):
         self, features: Float[Array, "frames patches inputs"]
     ) -> Float[Array, "frames blocks joined"]:
         """Features of each block side by side, in the order row, column within the block."""
-        block, blocks = self.config.block, self.config.grid // self.config.block
-        parts = features.reshape(len(features), blocks, block, blocks, block, -1)
-        order = (0, 3, 1, 2, 4, 5) if self.config.transposed else (0, 1, 3, 2, 4, 5)
-        return parts.transpose(order).reshape(len(features), blocks * blocks, -1)
+        return shuffled(features, self.config.grid, self.config.block, self.config.transposed)
+
+
+def shuffled(
+    features: Float[Array, "frames patches inputs"], grid: int, block: int, transposed: bool
+) -> Float[Array, "frames blocks joined"]:
+    """Features of each block side by side, in the order row, column within the block.
+
+    Args:
+        features: of a frame's patches, row by row.
+        grid: patches along a side of a frame.
+        block: patches along a side of a block.
+        transposed: whether blocks come column by column.
+    """
+    blocks = grid // block
+    parts = features.reshape(len(features), blocks, block, blocks, block, -1)
+    order = (0, 3, 1, 2, 4, 5) if transposed else (0, 1, 3, 2, 4, 5)
+    return parts.transpose(order).reshape(len(features), blocks * blocks, -1)
+
+
+@dataclass(frozen=True)
+class ShuffleLinearConfig:
+    """Sizes of `ShuffleLinear`, as in `PixelShuffleConfig`."""
+
+    inputs: int
+    outputs: int
+    grid: int
+    block: int
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Embeddings of one frame."""
+        return (self.grid // self.block) ** 2
+
+    def places(
+        self, positions: Int[np.ndarray, " n"], frames: int, pixels: tuple[int, ...]
+    ) -> Int[np.ndarray, "frames rows columns"]:
+        """See `ProjectorConfig.places`."""
+        return square_places(positions, frames)
+
+    def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "ShuffleLinear":
+        """Make the projector with random parameters."""
+        return ShuffleLinear(self, dtype, rngs)
+
+
+class ShuffleLinear(nnx.Module):
+    """Pixel shuffle and one linear layer without biases (Marafioti et al., arXiv 2504.05299)."""
+
+    def __init__(self, config: ShuffleLinearConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.linear = nnx.Linear(
+            config.inputs * config.block**2,
+            config.outputs,
+            use_bias=False,
+            dtype=dtype,
+            param_dtype=dtype,
+            precision=PRECISION,
+            rngs=rngs,
+        )
+
+    def __call__(
+        self, features: Float[Array, "frames patches inputs"]
+    ) -> Float[Array, "video_tokens outputs"]:
+        """Video embeddings, frame by frame and row by row."""
+        joined = shuffled(features, self.config.grid, self.config.block, transposed=False)
+        return self.linear(joined).reshape(-1, self.config.outputs)

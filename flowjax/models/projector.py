@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from flowjax.models.activations import Activation, activate
 from flowjax.models.attention import PRECISION
-from flowjax.models.places import block_places
+from flowjax.models.places import block_places, square_places
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,18 @@ class MlpProjectorConfig:
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "MlpProjector":
         """Make the projector with random parameters."""
         return MlpProjector(self, dtype, rngs)
+
+
+@dataclass(frozen=True)
+class ClassTokenProjectorConfig(MlpProjectorConfig):
+    """Sizes of an `MlpProjector` of square frames, the first feature of each the class token's."""
+
+    def places(
+        self, positions: Int[np.ndarray, " n"], frames: int, pixels: tuple[int, ...]
+    ) -> Int[np.ndarray, "frames rows columns"]:
+        """See `ProjectorConfig.places`; class tokens are in none."""
+        patches = positions.reshape(frames, -1)[:, 1:]
+        return square_places(patches.reshape(-1), frames)
 
 
 class MlpProjector(nnx.Module):

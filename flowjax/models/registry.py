@@ -37,6 +37,10 @@ class Family:
     read_config: the configuration, refusing by name what it does not handle.
     read_preprocessor: frames uint8 [t, h, w, 3] to pixel values, from `preprocessor_config.json`.
     prompt: a question about a video of some shape, in the family's conversation format.
+    preprocessor: what `read_preprocessor` reads of a checkpoint without such a file, where the
+        released code alone says how frames become pixel values; None if there must be one.
+    vision_attention: implementations of the vision tower's attention that compute different
+        things in the released code, by the names in `config.json`; none where all agree.
     pathways: names of the paper's pathways that were found on its models
         (see `flowjax.pathway.PRESETS`).
     """
@@ -46,6 +50,8 @@ class Family:
     read_config: Callable[[Mapping[str, Any], str], VideoLLMConfig]
     read_preprocessor: Callable[[Mapping[str, Any], str], Preprocess]
     prompt: Callable[[VideoLLMConfig, Question, VideoShape], Prompt]
+    preprocessor: Mapping[str, Any] | None = None
+    vision_attention: tuple[str, ...] = ()
     pathways: tuple[str, ...] = ()
 
 

@@ -35,6 +35,7 @@ RULES = (
     Rule(r".*norm/(scale|bias)", ()),
     Rule(r"decoder/embedding/embedding", (-2, -1)),
     Rule(r"decoder/unembedding/kernel", (-1, -2)),
+    Rule(r"projector/linear/kernel", (-1,)),
     Rule(r"projector/linear_1/(kernel|bias)", (-1,)),
     Rule(r"projector/linear_2/kernel", (-2,)),
     Rule(r"projector/linear_2/bias", ()),

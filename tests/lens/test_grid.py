@@ -12,7 +12,7 @@ from flowjax.lens.grid import frame_grids
 from flowjax.models.checkpoint import load_model
 from flowjax.models.pixel_shuffle import PixelShuffleConfig
 from flowjax.models.projector import MlpProjectorConfig, PoolingProjectorConfig
-from flowjax.models.spatial_pool import HalvingPoolConfig, StridedPoolConfig
+from flowjax.models.spatial_pool import NewlinePoolConfig, StridedPoolConfig
 from flowjax.models.video_llm import VideoLLMConfig
 from flowjax_convert.run import convert
 from tests.lens.tiny import decoder
@@ -23,7 +23,9 @@ PROJECTORS = {
     "shuffle": PixelShuffleConfig(WIDTH, 8, SIDE, 2, False, "gelu"),
     "shuffle transposed": PixelShuffleConfig(WIDTH, 8, SIDE, 2, True, "gelu"),
     "strided": StridedPoolConfig(WIDTH, 8, SIDE, 2, "average", "gelu"),
-    "halving": HalvingPoolConfig(WIDTH, 8, SIDE, "gelu"),
+    "halving": NewlinePoolConfig(WIDTH, 8, SIDE, 2, "bilinear", "one_token", "gelu"),
+    "rows-end": NewlinePoolConfig(WIDTH, 8, SIDE, 2, "average", "grid", "gelu"),
+    "frames-end": NewlinePoolConfig(WIDTH, 8, SIDE, 2, "max", "frame", "gelu"),
 }
 
 

@@ -40,10 +40,12 @@ class FamilyTests:
     """Parity with the other implementation, and total conversion.
 
     unread: see `refusals.check_fields_refused`.
+    unread_keys: see `refusals.check_keys_refused`.
     one_frame_edges: knockouts to try on a video of one frame.
     """
 
     unread: ClassVar[Collection[str]] = ()
+    unread_keys: ClassVar[tuple[str, ...]] = ()
     one_frame_edges: ClassVar[Sequence[str]] = parity.EDGES[1:]
 
     def unread_in(self, asked: Asked) -> Collection[str]:
@@ -73,7 +75,7 @@ class FamilyTests:
     def test_every_key_is_needed(self, asked: Asked) -> None:
         if why := self.skipped_keys(asked):
             pytest.skip(why)
-        check_keys_refused(asked.pair.checkpoint)
+        check_keys_refused(asked.pair.checkpoint, self.unread_keys)
 
     def test_every_field_is_read(self, asked: Asked) -> None:
         check_fields_refused(asked.pair.checkpoint, self.unread_in(asked))

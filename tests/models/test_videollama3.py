@@ -20,6 +20,7 @@ from flowjax.models.families.videollama3 import FAMILY
 from flowjax.models.vision.block import read_everything
 from flowjax.models.vision.siglip_navit import patch_rotary, read_all_frames
 from flowjax_convert.run import convert, read_checkpoint
+from flowjax_convert.verify import verify
 from tests.convert.checkpoints import light_copy, rewrite, tensors_of
 from tests.models.parity import random_frames
 from tests.models.refusals import check_fields_refused, check_keys_refused
@@ -121,10 +122,21 @@ def test_leftovers_of_training_change_nothing():
 
 @pytest.mark.parametrize(
     ("implementation", "across"),
-    [(None, True), ("eager", True), ("sdpa", False), ("flash_attention_2", False)],
+    [(None, False), ("eager", True), ("sdpa", False), ("flash_attention_2", False)],
 )
 def test_attention_of_the_vision_tower(implementation, across):
     assert read(_attn_implementation=implementation).vision.across_frames is across
+
+
+def test_vision_attention_is_chosen_at_conversion(tmp_path):
+    convert(ORACLE, tmp_path / "model", vision_attention="eager")
+    loaded = load_model(tmp_path / "model", parameters=False)
+    assert loaded.config.vision.across_frames
+    assert not verify(ORACLE, tmp_path / "model").differences
+    for source, name in ((ORACLE, "flex"), (ORACLE.parent / "pllava", "eager")):
+        with pytest.raises(FlowjaxError, match=f"--vision-attention {name}: the choices of "):
+            convert(source, tmp_path / "other", vision_attention=name)
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

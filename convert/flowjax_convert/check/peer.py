@@ -122,6 +122,7 @@ def peers() -> dict[str, Peer]:
 
 REMOTE = {
     "internvl_chat": "the same release ending in -HF",
+    "llava_qwen": "the same release ending in -hf (llava_onevision)",
     "videollama3_qwen2": "the same release in transformers' layout (video_llama_3)",
 }
 """Layouts whose class comes with the checkpoint, and the layout to compare with instead."""
@@ -133,7 +134,8 @@ def peer_of(fields: Mapping[str, Any], source: str) -> Peer:
     Raises:
         FlowjaxError: `transformers` has no class of its own for it.
     """
-    kind = str(fields.get("model_type"))
+    original = "mm_vision_tower" in fields  # LLaVA's own layouts have model types of others, too
+    kind = "llava_qwen" if original else str(fields.get("model_type"))
     if kind in peers():
         return peers()[kind]
     if kind in REMOTE:

@@ -54,13 +54,16 @@ def read_question(
     if question is None and options:
         raise FlowjaxError("--option needs --question")
     frames, timestamps, asked = made_clip(loaded.config.frames)
+    duration = None
     if video is not None:
         clip = read_frames(video, loaded.config.frames)
         frames, timestamps = clip.frames, tuple(map(float, clip.timestamps))
+        duration = clip.duration
     if question is not None:
         asked = Question(question, options)
     pixel_values = loaded.preprocess(frames)
-    text = loaded.family.prompt(loaded.config, asked, VideoShape(pixel_values.shape, timestamps))
+    shape = VideoShape(pixel_values.shape, timestamps, duration)
+    text = loaded.family.prompt(loaded.config, asked, shape)
     encoded = encode_prompt(text, loaded.tokenizer)
     name = "a clip made for it" if video is None else video.name
     return CheckedPrompt(frames, timestamps, pixel_values, text, encoded, name)

@@ -41,13 +41,16 @@ def tensor_table(config: VideoLLMConfig, fields: Mapping[str, Any]) -> TensorTab
     )
 
 
-def siglip_rules(layers: int) -> Iterator[Rule]:
-    """Rules of the vision tower, whose checkpoint has `layers` layers."""
-    patch = f"{TOWER}embeddings.patch_embedding"
+def siglip_rules(layers: int, tower: str = TOWER) -> Iterator[Rule]:
+    """Rules of the vision tower, whose checkpoint has `layers` layers.
+
+    tower: what its keys begin with.
+    """
+    patch = f"{tower}embeddings.patch_embedding"
     yield Rule(f"{patch}.weight", "vision/patch_embedding/kernel", patches)
     yield Rule(f"{patch}.bias", "vision/patch_embedding/bias")
-    yield Rule(f"{TOWER}embeddings.position_embedding.weight", "vision/position_embedding")
-    yield from tower_layer_rules(layers)
+    yield Rule(f"{tower}embeddings.position_embedding.weight", "vision/position_embedding")
+    yield from tower_layer_rules(layers, tower)
 
 
 PEERS = {

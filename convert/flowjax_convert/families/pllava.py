@@ -33,19 +33,25 @@ def tensor_table(config: VideoLLMConfig, fields: Mapping[str, Any]) -> TensorTab
     )
 
 
-def clip_rules(layers: int) -> Iterator[Rule]:
-    """Rules of the vision tower, whose checkpoint has `layers` layers."""
-    embeddings = f"{TOWER}embeddings."
+def clip_rules(layers: int, tower: str = TOWER) -> Iterator[Rule]:
+    """Rules of the vision tower, whose checkpoint has `layers` layers.
+
+    tower: what its keys begin with.
+    """
+    embeddings = f"{tower}embeddings."
     yield Rule(f"{embeddings}class_embedding", "vision/class_embedding")
     yield Rule(f"{embeddings}patch_embedding.weight", "vision/patch_embedding/kernel", patches)
     yield Rule(f"{embeddings}position_embedding.weight", "vision/position_embedding")
-    yield from norm(f"{TOWER}pre_layrnorm", "vision/input_norm")
-    yield from tower_layer_rules(layers)
+    yield from norm(f"{tower}pre_layrnorm", "vision/input_norm")
+    yield from tower_layer_rules(layers, tower)
 
 
-def tower_layer_rules(layers: int) -> Iterator[Rule]:
-    """Rules of the layers of a CLIP or SigLIP tower, whose checkpoint has `layers` of them."""
-    layer, target = f"{TOWER}encoder.layers.{LAYER}", "vision/layers"
+def tower_layer_rules(layers: int, tower: str = TOWER) -> Iterator[Rule]:
+    """Rules of the layers of a CLIP or SigLIP tower, whose checkpoint has `layers` of them.
+
+    tower: what its keys begin with.
+    """
+    layer, target = f"{tower}encoder.layers.{LAYER}", "vision/layers"
     surplus = "its layer lies after the feature layer"
     for source, name in (("layer_norm1", "attention_norm"), ("layer_norm2", "mlp_norm")):
         yield from norm(f"{layer}.{source}", f"{target}/{name}", layers=layers, surplus=surplus)
@@ -60,16 +66,16 @@ def tower_layer_rules(layers: int) -> Iterator[Rule]:
         yield from linear(f"{layer}.{source}", f"{target}/{name}", layers=layers, surplus=surplus)
 
 
-def tower_ignored(width: int) -> tuple[Ignored, ...]:
+def tower_ignored(width: int, tower: str = TOWER) -> tuple[Ignored, ...]:
     """What a CLIP or SigLIP tower of this width has and features before its last norm do not need.
 
     The norm must be there, so that a cut-off checkpoint is noticed.
     """
     unused = "the features are read before this norm"
     return (
-        Ignored(f"{TOWER}post_layernorm.weight", unused, (width,), required=True),
-        Ignored(f"{TOWER}post_layernorm.bias", unused, (width,), required=True),
-        Ignored(f"{TOWER}embeddings.position_ids", "a buffer: 0, 1, 2, ..."),
+        Ignored(f"{tower}post_layernorm.weight", unused, (width,), required=True),
+        Ignored(f"{tower}post_layernorm.bias", unused, (width,), required=True),
+        Ignored(f"{tower}embeddings.position_ids", "a buffer: 0, 1, 2, ..."),
     )
 
 

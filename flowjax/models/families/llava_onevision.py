@@ -21,7 +21,7 @@ from flowjax.models.llava_config import (
     read_tied,
 )
 from flowjax.models.registry import Family
-from flowjax.models.spatial_pool import HalvingPoolConfig
+from flowjax.models.spatial_pool import NewlinePoolConfig
 from flowjax.models.video_llm import VideoLLMConfig
 from flowjax.models.vision.feature_layer import layers_used
 from flowjax.models.vision.siglip import SiglipConfig
@@ -30,8 +30,7 @@ PLACEHOLDER = "<video>"
 SIGLIP_LAYERS = 12
 """Layers of the vision tower where its configuration gives no number."""
 
-UNREAD = (
-    *STILLS,
+SIGLIP_UNREAD = (
     Unread(
         ("vision_use_head", "tie_word_embeddings"),
         "a pooling head over the last layer, and word embeddings, which the tower lacks",
@@ -39,6 +38,9 @@ UNREAD = (
         part="vision_config",
     ),
 )
+"""Of the vision tower."""
+
+UNREAD = (*STILLS, *SIGLIP_UNREAD)
 
 
 def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
@@ -53,10 +55,13 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     )
     # The tower has no class token to drop.
     top.expect("vision_feature_select_strategy", "full")
-    projector = HalvingPoolConfig(
+    projector = NewlinePoolConfig(
         inputs=vision.width,
         outputs=decoder.width,
         grid=vision.grid,
+        stride=2,
+        mode="bilinear",
+        newline="one_token",
         activation=read_projector_activation(top),
     )
     frames = read_frames(top, projector.side)
@@ -68,7 +73,7 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
         vision=vision,
         projector=projector,
         frames=frames,
-        tokens_per_frame=projector.side**2,
+        tokens_per_frame=projector.tokens_per_frame,
         placeholder=placeholder,
     )
 
@@ -92,14 +97,20 @@ def read_siglip(vision: HFConfig, feature_layer: int, feature_field: str) -> Sig
         activation=read_activation(
             vision.take("hidden_act", str, "gelu_pytorch_tanh"), vision.name("hidden_act")
         ),
+        output_norm=False,
     )
     vision.finish()
+    check_siglip(config, vision)
+    return config
+
+
+def check_siglip(config: SiglipConfig, vision: HFConfig) -> None:
+    """Refuse sizes that do not fit each other."""
     if config.width % config.heads or config.image_size < config.patch_size:
         raise FlowjaxError(
             f"{vision.name('hidden_size')} must be a multiple of num_attention_heads, and "
             "image_size at least patch_size"
         )
-    return config
 
 
 def siglip_layers(vision: Mapping[str, Any]) -> int:
@@ -112,13 +123,11 @@ def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Pro
 
     The closing token of the video belongs to the last frame.
     """
-    assert config.tokens_per_frame is not None
+    assert isinstance(config.projector, NewlinePoolConfig)
     del shape  # every video has as many tokens
-    frames = [(f"frame_{index}", config.tokens_per_frame) for index in range(config.frames)]
-    name, count = frames[-1]
     builder = PromptBuilder()
     builder.text("system", "<|im_start|>user\n")
-    builder.video(PLACEHOLDER, [*frames[:-1], (name, count + 1)])
+    builder.video(PLACEHOLDER, config.projector.frames(config.frames))
     builder.text("instruction", "\n")
     builder.question(question)
     builder.chatml_answer(question)

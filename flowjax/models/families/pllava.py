@@ -99,10 +99,13 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     )
 
 
-def read_clip(vision: HFConfig, feature_layer: int, feature_field: str) -> ClipConfig:
+def read_clip(
+    vision: HFConfig, feature_layer: int, feature_field: str, *, class_token: bool = False
+) -> ClipConfig:
     """Read a CLIP vision configuration, with layers up to the feature layer only.
 
     `feature_layer` indexes hidden states: 0 is the embeddings, negative counts from the end.
+    `class_token` says whether the model reads that token's feature.
     """
     vision.expect("model_type", "clip_vision_model")
     layers = vision.positive("num_hidden_layers", CLIP_LAYERS)
@@ -119,6 +122,7 @@ def read_clip(vision: HFConfig, feature_layer: int, feature_field: str) -> ClipC
         activation=read_activation(
             vision.take("hidden_act", str, "quick_gelu"), vision.name("hidden_act")
         ),
+        class_token=class_token,
     )
     vision.finish()
     if config.width % config.heads or config.image_size % config.patch_size:
@@ -159,7 +163,9 @@ def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Pro
 
 FAMILY = Family(
     name="pllava",
-    accepts=lambda fields: fields.get("model_type") in ("llava", "llava_next"),
+    accepts=lambda fields: (
+        fields.get("model_type") in ("llava", "llava_next") and "mm_vision_tower" not in fields
+    ),
     read_config=read_config,
     read_preprocessor=FramePreprocessor.from_config,
     prompt=prompt,

@@ -3,8 +3,9 @@
 SigLIP-NaViT vision tower on frames of any size, 2 x 2 merging, two-layer projector, Qwen2 decoder.
 
 `_attn_implementation` of `config.json` says which of the released code's vision attentions is
-computed: `eager`, the default here, as published analyses used it, lets frames see each other (see
-`SiglipNavitConfig.across_frames`); with `sdpa` and `flash_attention_2` they do not.
+computed. With `flash_attention_2`, as the release infers and the default here, and `sdpa`, frames
+do not see each other; `eager`, as published analyses used it, adds the mask of frames to the scores
+(see `SiglipNavitConfig.across_frames`). `flowjax convert --vision-attention` sets it.
 """
 
 from collections.abc import Mapping
@@ -30,8 +31,8 @@ FRAMES = 16
 The released processor takes a frame a second instead, so that their number differs by video.
 """
 
-VISION_ATTENTION = {"eager": True, "sdpa": False, "flash_attention_2": False}
-"""Whether patches read those of other frames, by implementation of attention."""
+VISION_ATTENTION = {"flash_attention_2": False, "sdpa": False, "eager": True}
+"""Whether patches read those of other frames, by implementation of attention; the default first."""
 
 INSTRUCTION = (
     "Answer with the option's letter from the given choices directly and only give the best option."
@@ -58,7 +59,7 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
         raise FlowjaxError(
             f"{top.name('vision_encoder_config')} is missing; put in the config.json of {encoder}"
         )
-    attention = top.take("_attn_implementation", str, "eager")
+    attention = top.take("_attn_implementation", str, next(iter(VISION_ATTENTION)))
     if attention not in VISION_ATTENTION:
         raise FlowjaxError(
             f"{top.name('_attn_implementation')} is {attention!r}; it must be one of "
@@ -157,4 +158,5 @@ FAMILY = Family(
     read_preprocessor=PatchPreprocessor.from_config,
     prompt=prompt,
     pathways=("videollama3-7b",),
+    vision_attention=tuple(VISION_ATTENTION),
 )

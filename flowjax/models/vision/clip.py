@@ -16,7 +16,10 @@ from flowjax.models.vision.block import Block, BlockConfig, norm_of, read_everyt
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Sizes of the encoder; `layers` counts only those up to the feature layer."""
+    """Sizes of the encoder; `layers` counts only those up to the feature layer.
+
+    class_token: whether the class token's feature is given, before those of the patches.
+    """
 
     width: int
     mlp_width: int
@@ -27,6 +30,7 @@ class ClipConfig:
     channels: int
     norm_eps: float
     activation: Activation
+    class_token: bool
 
     @property
     def grid(self) -> int:
@@ -95,11 +99,11 @@ class ClipVision(nnx.Module):
 
     def __call__(
         self, pixel_values: Float[Array, "frames channels size size"]
-    ) -> Float[Array, "frames patches width"]:
-        """Features of every patch in row-major order, without the class token."""
+    ) -> Float[Array, "frames features width"]:
+        """Features of every patch in row-major order, after the class token's if that is given."""
         return jax.vmap(self._encode)(pixel_values)
 
-    def _encode(self, image: Float[Array, "c s s"]) -> Float[Array, "patches width"]:
+    def _encode(self, image: Float[Array, "c s s"]) -> Float[Array, "features width"]:
         patches = flat_patches(image, self.config.image_size, self.config.patch_size)
         tokens = self.patch_embedding(patches)
         x = jnp.concatenate([self.class_embedding[...][None], tokens])
@@ -109,4 +113,4 @@ class ClipVision(nnx.Module):
             return layer_at(self.layers, index)(x, read_everything), None
 
         x, _ = jax.lax.scan(step, x, jnp.arange(self.config.layers))
-        return x[1:]
+        return x if self.config.class_token else x[1:]

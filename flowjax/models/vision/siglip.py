@@ -10,13 +10,16 @@ from jaxtyping import Array, Float
 from flowjax.models.activations import Activation
 from flowjax.models.attention import PRECISION
 from flowjax.models.stack import layer_at, stacked
-from flowjax.models.vision.block import Block, BlockConfig, read_everything
+from flowjax.models.vision.block import Block, BlockConfig, norm_of, read_everything
 from flowjax.models.vision.clip import flat_patches
 
 
 @dataclass(frozen=True)
 class SiglipConfig:
-    """Sizes of the encoder; `layers` counts only those up to the feature layer."""
+    """Sizes of the encoder; `layers` counts only those up to the feature layer.
+
+    output_norm: whether a norm follows the last of them.
+    """
 
     width: int
     mlp_width: int
@@ -27,6 +30,7 @@ class SiglipConfig:
     channels: int
     norm_eps: float
     activation: Activation
+    output_norm: bool
 
     @property
     def grid(self) -> int:
@@ -44,7 +48,7 @@ class SiglipConfig:
 
 
 class SiglipVision(nnx.Module):
-    """Patches of every frame to features; frames do not see each other, and no norm follows."""
+    """Patches of every frame to features; frames do not see each other."""
 
     def __init__(self, config: SiglipConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         self.config = config
@@ -60,6 +64,11 @@ class SiglipVision(nnx.Module):
             jax.random.normal(rngs.params(), (config.grid**2, config.width), dtype) * 0.02
         )
         self.layers = stacked(lambda rngs: Block(config.block, dtype, rngs), config.layers, rngs)
+        self.output_norm = (
+            norm_of("layer_norm", config.width, config.norm_eps, dtype, rngs)
+            if config.output_norm
+            else None
+        )
 
     def __call__(
         self, pixel_values: Float[Array, "frames channels size size"]
@@ -75,4 +84,4 @@ class SiglipVision(nnx.Module):
             return layer_at(self.layers, index)(x, read_everything), None
 
         x, _ = jax.lax.scan(step, x, jnp.arange(self.config.layers))
-        return x
+        return x if self.output_norm is None else self.output_norm(x)
