@@ -201,8 +201,9 @@ def _check_keys(
     for rule, of_rule in zip(table.rules, keys, strict=True):
         reasons |= dict.fromkeys(of_rule.surplus, rule.surplus)
     reasons |= {tied.source: f"equal to {tied.same_as}" for tied in table.tied}
+    patterns = [(_pattern(rule.source), rule) for rule in table.ignored]
     for key, header in headers.items():
-        rule = next((rule for rule in table.ignored if _matches(rule, key)), None)
+        rule = next((rule for pattern, rule in patterns if pattern.fullmatch(key)), None)
         if rule is not None:
             reasons[key] = rule.reason
             if rule.shape is not None and header.shape != rule.shape:
@@ -242,6 +243,6 @@ def _check_tied(source: Source, table: TensorTable) -> None:
             )
 
 
-def _matches(rule: Ignored, key: str) -> bool:
-    pattern = re.escape(rule.source).replace(re.escape(LAYER), r"\d+")
-    return re.fullmatch(pattern, key) is not None
+def _pattern(source: str) -> re.Pattern[str]:
+    """Keys that a rule's source names, with any number for its layer."""
+    return re.compile(re.escape(source).replace(re.escape(LAYER), r"\d+"))

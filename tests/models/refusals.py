@@ -10,9 +10,11 @@ import copy
 import dataclasses
 import json
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -46,6 +48,17 @@ class Damaged:
         self.original.release(key)
 
 
+@contextmanager
+def types_unchecked() -> Iterator[None]:
+    """For hundreds of repeats of what runs elsewhere with its types checked, at twice the time."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@types_unchecked()
 def check_keys_refused(checkpoint: Path, unread: tuple[str, ...] = ()) -> None:
     """Each key removed, renamed or made one row longer is refused with that key in the message.
 
@@ -53,7 +66,7 @@ def check_keys_refused(checkpoint: Path, unread: tuple[str, ...] = ()) -> None:
     """
     fields = json.loads((checkpoint / "config.json").read_text())
     config = family_of(fields, "").read_config(fields, "config.json")
-    source, table, shapes = open_source(checkpoint), table_of(config, fields), None
+    source, table = open_source(checkpoint), table_of(config, fields)
     shapes = parameter_shapes(config)
     make_plan(source, table, shapes, None)
 
@@ -77,6 +90,7 @@ def check_keys_refused(checkpoint: Path, unread: tuple[str, ...] = ()) -> None:
             refused(others | {key: swapped}, key)
 
 
+@types_unchecked()
 def check_fields_refused(checkpoint: Path, unread: Collection[str]) -> None:
     """Each field that is read, at values that are not supported, and unknown fields, are refused.
 
