@@ -15,6 +15,11 @@ settings.load_profile("flowjax")
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch's threads would wait for a busy core
+os.environ.setdefault(
+    "XLA_FLAGS",  # most programs run once or twice: compiling them is what takes long
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1 "
+    "--xla_cpu_use_fusion_emitters=false",
+)
 
 FIRST = ("test_package.py", "test_train_shapes.py", "test_demo.py")
 """Files of few tests that take long: begun last, one worker would be left alone with them."""
