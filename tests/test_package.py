@@ -47,12 +47,18 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel):
         assert f"Provides-Extra: {extra}\n" in text
 
 
-def test_the_wheel_runs_in_a_clean_environment(wheel, tmp_path):
+@pytest.mark.parametrize("locked", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_wheel_runs_in_a_clean_environment(wheel, tmp_path, locked):
+    """With every dependency installed from the lock; or, quicker, with those that are here."""
     home = tmp_path / "venv"
     venv.create(home, with_pip=True)
     python = home / "bin" / "python"
-    lock = ROOT / "requirements.lock"
-    run(python, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "-r", lock, wheel)
+    lock = ["-r", ROOT / "requirements.lock"] if locked else []
+    run(python, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", *lock, wheel)
+    if not locked:
+        (site,) = home.glob("lib/python*/site-packages")
+        # A path in a .pth file; the .pth file of an editable flowjax there is not read.
+        (site / "here.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     command = home / "bin" / "flowjax"
     assert "sweep" in run(command, "--help", cwd=tmp_path, env=clean)
@@ -61,7 +67,8 @@ def test_the_wheel_runs_in_a_clean_environment(wheel, tmp_path):
     assert (tmp_path / "run" / "pair.png").is_file()
     where = run(python, "-c", "import flowjax; print(flowjax.__file__)", cwd=tmp_path, env=clean)
     assert str(home) in where
-    run(python, "-m", "pip", "check", cwd=tmp_path, env=clean)
+    if locked:
+        run(python, "-m", "pip", "check", cwd=tmp_path, env=clean)
 
 
 def test_the_locks_name_no_cuda_build():

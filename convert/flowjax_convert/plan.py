@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from flowjax.errors import FlowjaxError
-from flowjax_convert.mapping import LAYER, Ignored, Rule, TensorTable
+from flowjax_convert.mapping import LAYER, Rule, TensorTable
 from flowjax_convert.safetensors_file import TensorHeader
 from flowjax_convert.source import Source, check_readable
 

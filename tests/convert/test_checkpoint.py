@@ -1,7 +1,6 @@
 """Loading a converted model, and what is refused."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from flowjax.models.checkpoint import load_model
 from flowjax_benchmarks.synthetic import write_checkpoint
 from flowjax_convert.run import convert
 from tests.convert.checkpoints import edit_json
+from tests.processes import environment
 
 DOWN = "params/decoder.layers.down.kernel"
 
@@ -142,12 +142,7 @@ def test_restoring_onto_eight_devices(converted):
     """On 2x4, 4x2 and 1x8 meshes every device holds its part of every value."""
     result = subprocess.run(
         [sys.executable, "-c", MESHES, str(converted)],
-        env=os.environ
-        | {
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-            "JAX_PLATFORMS": "cpu",
-        },
+        env=environment(devices=8),
         capture_output=True,
         text=True,
         timeout=300,
@@ -192,12 +187,7 @@ def test_each_process_reads_only_its_shards(tmp_path, tiny_config, pllava_oracle
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROCESS, str(tmp_path / "out"), str(port), str(index)],
-            env=os.environ
-            | {
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-                "JAX_PLATFORMS": "cpu",
-            },
+            env=environment(devices=4),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

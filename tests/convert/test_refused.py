@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 
 import pytest
@@ -39,10 +40,13 @@ def sharded(source, tiny):
     return shard(tiny, source, 3)
 
 
-def test_every_key_removed_renamed_or_reshaped(weights, refused):
+def test_a_key_of_every_kind_removed_renamed_or_reshaped(weights, refused):
+    """In files; every key is tried in headers by the tests of the families."""
     tensors = tensors_of(weights)
-    assert len(tensors) > 80
-    for key, (dtype, shape, content) in tensors.items():
+    kinds = {re.sub(r"\d+", "N", key): key for key in tensors}
+    assert len(kinds) > 30
+    for key in kinds.values():
+        dtype, shape, content = tensors[key]
         others = {name: tensor for name, tensor in tensors.items() if name != key}
         write_file(weights, others)
         refused(key)

@@ -40,14 +40,18 @@ def test_options_of_the_conversion_are_taken_into_account(tiny, tmp_path, option
 
 def test_one_changed_bit_is_found_in_every_tensor(tiny, source, converted):
     weights = source / "model.safetensors"
-    original = tensors_of(weights)
-    for result in verify(tiny, converted).tensors:
-        dtype, shape, content = original[result.key]
+    tensors = tensors_of(weights)
+    verified = verify(tiny, converted).tensors
+    for result in verified:
+        dtype, shape, content = tensors[result.key]
         changed = bytearray(content)
         changed[len(content) // 2] ^= 1
-        replace(weights, original | {result.key: (dtype, shape, bytes(changed))})
-        (difference,) = verify(source, converted).differences
-        assert difference.startswith(f"{result.key}: 1 of {np.prod(shape)} elements differ")
+        tensors[result.key] = (dtype, shape, bytes(changed))
+    replace(weights, tensors)
+    differences = verify(source, converted).differences
+    for result, difference in zip(verified, differences, strict=True):
+        size = np.prod(tensors[result.key][1])
+        assert difference.startswith(f"{result.key}: 1 of {size} elements differ")
 
 
 def replace(path, tensors):

@@ -1,6 +1,5 @@
 """Whole sweeps: killed and resumed, on several devices, within a budget."""
 
-import os
 import random
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from flowjax.sweeps.cost import Cost
 from flowjax.sweeps.plan import footprint, plan_sweep
 from flowjax.sweeps.protocol import protocol
 from flowjax_convert.run import convert
+from tests.processes import environment
 from tests.random_checkpoint import write_random_checkpoint
 from tests.sweeps.test_plan import config, video_layout
 from tests.videos import moving_square
@@ -41,11 +41,11 @@ def inputs(tmp_path_factory):
     return folder
 
 
-def start(inputs, out, samples, **environment):
+def start(inputs, out, samples):
     arguments = [sys.executable, CHILD, inputs / "model", inputs / "clips", out, str(samples)]
     return subprocess.Popen(
         [str(argument) for argument in arguments],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
+        env=environment(),
         stderr=subprocess.PIPE,
     )
 
@@ -99,11 +99,7 @@ def test_eight_devices_give_the_results_of_one(inputs, tmp_path):
         out = tmp_path / f"{devices}-{mesh}"
         done = subprocess.run(
             [str(word) for word in (*command, "--mesh", mesh, "--out", out)],
-            env=os.environ
-            | {
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-                "PYTHONPATH": os.pathsep.join(sys.path),
-            },
+            env=environment(devices),
             capture_output=True,
             text=True,
         )

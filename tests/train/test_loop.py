@@ -1,7 +1,6 @@
 """The loop: exact resume, micro batches, several devices."""
 
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -13,6 +12,7 @@ import pytest
 
 from flowjax.errors import FlowjaxError
 from flowjax.train.loop import Schedule, Sums, train
+from tests.processes import environment
 
 SCHEDULE = Schedule(steps=12, peak=0.05, warmup=3, decay=0.1, clip=1.0)
 
@@ -121,11 +121,7 @@ def test_several_devices_give_what_one_gives(tmp_path):
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), tmp_path / "run", tmp_path / "out.npz"],
-        env=os.environ
-        | {
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-            "PYTHONPATH": os.pathsep.join(sys.path),
-        },
+        env=environment(devices=2),
         capture_output=True,
         text=True,
     )
