@@ -14,6 +14,7 @@ from transformers import (
 from flowjax.data.preprocess import CropPreprocessor
 from flowjax.data.prompt import Question, VideoShape
 from flowjax.errors import FlowjaxError
+from flowjax.models.families import pllava
 from flowjax.models.families.llava_next_video import FAMILY, read_config
 from flowjax.models.rope import LinearRope
 from tests.models import parity
@@ -221,3 +222,17 @@ def test_prompt():
         "Only give the best option. ASSISTANT: Best option:("
     )
     assert prompt.videos == ((("frame_0", 16), ("frame_1", 16)),)
+
+
+@pytest.mark.parametrize(
+    ("family", "mark", "expected"),
+    [
+        (FAMILY, "<video>", "[INST] {}\nWho runs? [/INST]"),
+        (pllava.FAMILY, "<image>", f"{pllava.SYSTEM} [INST] {{}}\nWho runs? [/INST]"),
+    ],
+)
+def test_mistral_has_its_own_turns(family, mark, expected):
+    fields = json.loads(config(2, text={"model_type": "mistral"}).to_json_string(use_diff=False))
+    ours = read_config(fields, "config.json")
+    prompt = family.prompt(ours, Question("Who runs?", ()), VideoShape((2,), (0.0, 1.0)))
+    assert prompt.text == expected.format(mark)

@@ -121,7 +121,8 @@ def siglip_layers(vision: Mapping[str, Any]) -> int:
 def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Prompt:
     """The conversation that LLaVA's code trains and asks with, one video before the question.
 
-    The released chat template has no line feeds after the roles and turns. The closing token of the video belongs to the last frame.
+    The released chat template has no line feeds after the roles and turns. The closing token of the
+    video belongs to the last frame.
     """
     assert isinstance(config.projector, NewlinePoolConfig)
     del shape  # every video has as many tokens
