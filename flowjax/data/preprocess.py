@@ -213,6 +213,8 @@ class StretchPreprocessor:
 
     First its long side to `longest`, the other in proportion, rounded down and then up to an even
     number; then both sides to `size`.
+
+    In released files both are the same, so that the first release tiles no frame either.
     """
 
     longest: int

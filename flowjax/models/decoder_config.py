@@ -50,6 +50,15 @@ QWEN_UNREAD = (
 LLAMA = Defaults(32000, 4096, 11008, 32, 32, None, None, 1e-6, 2048)
 QWEN2 = Defaults(151936, 4096, 22016, 32, 32, 32, None, 1e-6, 32768)
 QWEN3 = Defaults(151936, 4096, 22016, 32, 32, 32, 128, 1e-6, 32768)
+INTERNLM2_UNREAD = (
+    Unread(
+        ("rope_pos_id_stride",),
+        "step between positions of a video's tokens, which is off",
+        "InternVL's release: modeling_internlm2.py reads it with V2PE only",
+        when=("rope_pos_id_version", "default"),
+    ),
+)
+
 INTERNLM2 = Defaults(103168, 4096, 11008, 32, 32, None, None, 1e-6, 2048)
 MISTRAL = Defaults(32000, 4096, 14336, 32, 32, 8, None, 1e-6, 131072)
 PHI3 = Defaults(32064, 3072, 8192, 32, 32, None, None, 1e-5, 4096, 4096)
@@ -119,7 +128,8 @@ def read_internlm2(text: HFConfig, vocabulary: int = 0) -> DecoderConfig:
         raise FlowjaxError(
             f"{text.name('bias')} is true, or absent, which is as good; only false is supported"
         )
-    return _read(text, vocabulary, INTERNLM2, qkv_bias=False, qk_norm=False)
+    text.expect("rope_pos_id_version", "default")
+    return _read(text, vocabulary, INTERNLM2, INTERNLM2_UNREAD, qkv_bias=False, qk_norm=False)
 
 
 def read_mistral(text: HFConfig, vocabulary: int = 0) -> DecoderConfig:

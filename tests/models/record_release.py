@@ -6,12 +6,14 @@ Qwen3-VL's processor)::
     python -m venv 4.49 && 4.49/bin/pip install torch transformers==4.49.0 pillow safetensors
     4.49/bin/python -m tests.models.record_release qwen2_vl 3
     4.49/bin/python -m tests.models.record_release qwen2_5_vl 3
+    4.50/bin/python -m tests.models.record_release smolvlm 3    # also needs num2words
 
 writes `tests/models/releases/FAMILY-VERSION.npz`. The second argument is frames a second.
 """
 
 import sys
 import tempfile
+import types
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from tests.models.release_case import (
     NEW_TOKENS,
     PREPROCESSOR,
     ROWS,
+    SPECIAL,
     Case,
     frames,
     recording,
@@ -36,17 +39,64 @@ CLASSES = {
     "qwen2_vl": "Qwen2VL",
     "qwen2_5_vl": "Qwen2_5_VL",
     "qwen3_vl": "Qwen3VL",
+    "smolvlm": "SmolVLM",
 }
 
 
-def fast_tokenizer(folder: Path) -> transformers.Qwen2TokenizerFast:
+def fast_tokenizer(
+    folder: Path, special: tuple[str, ...] = SPECIAL
+) -> transformers.PreTrainedTokenizerFast:
     """The byte tokenizer as `transformers` wraps it."""
-    tokenizer().save(str(folder / "tokenizer.json"))
-    return transformers.Qwen2TokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    tokenizer(special).save(str(folder / "tokenizer.json"))
+    kind = transformers.Qwen2TokenizerFast if special == SPECIAL else None
+    kind = kind or transformers.PreTrainedTokenizerFast
+    return kind(tokenizer_file=str(folder / "tokenizer.json"))
+
+
+SMOLVLM_TEMPLATE = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
+    "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+"""What the released template makes of one user's message with a video."""
+
+
+def processed_smolvlm(case: Case, fps: float, folder: Path) -> dict[str, torch.Tensor]:
+    """The released processor's inputs: it puts the frames, as images, between their times."""
+    video = list(frames())
+    words = fast_tokenizer(folder, case.special)
+    config = case.config["vision_config"]
+    side = config["image_size"] // config["patch_size"] // case.config["scale_factor"]
+    processor = transformers.SmolVLMProcessor(
+        transformers.SmolVLMImageProcessor(**case.preprocessor), words, image_seq_len=side**2
+    )
+    metadata = types.SimpleNamespace(
+        duration=len(video) / fps, fps=fps, frames_indices=range(len(video))
+    )
+    content = [{"type": "video"}, {"type": "text", "text": case.text}]
+    (conversation,) = processor._process_messages_for_chat_template(
+        [[{"role": "user", "content": content}]],
+        batch_images=[],
+        batch_videos=[[video]],
+        batch_video_metadata=[[metadata]],
+    )
+    text = words.apply_chat_template(
+        conversation,
+        chat_template=SMOLVLM_TEMPLATE,
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    out = dict(processor(text=[text], videos=[video], return_tensors="pt"))
+    out.pop("token_type_ids", None)
+    return out
 
 
 def processed(family: str, case: Case, fps: float, folder: Path) -> dict[str, torch.Tensor]:
     """The released processor's inputs for the case's prompt and frames."""
+    if family == "smolvlm":
+        return processed_smolvlm(case, fps, folder)
     name, options = CLASSES[family], dict(PREPROCESSOR, min_pixels=1, max_pixels=10**6)
     video = list(frames())
     call = {"text": [case.text], "videos": [video], "return_tensors": "pt"}
@@ -90,18 +140,25 @@ def record(family: str, fps: float) -> Path:
     with tempfile.TemporaryDirectory() as name:
         inputs = processed(family, case, fps, Path(name))
         model, shapes = model_of(family, case, Path(name))
-    inner = model if hasattr(model, "get_rope_index") else model.model
-    grid = {"video_grid_thw": inputs["video_grid_thw"], "attention_mask": inputs["attention_mask"]}
-    if "second_per_grid_ts" in inputs:
-        grid["second_per_grid_ts"] = inputs["second_per_grid_ts"]
-    positions, _ = inner.get_rope_index(inputs["input_ids"], **grid)
+    length = inputs["input_ids"].shape[1]
+    more = {}
+    if "video_grid_thw" in inputs:
+        inner = model if hasattr(model, "get_rope_index") else model.model
+        names = ("video_grid_thw", "attention_mask", "second_per_grid_ts")
+        grid = {name: inputs[name] for name in names if name in inputs}
+        positions = inner.get_rope_index(inputs["input_ids"], **grid)[0][:, 0].numpy()
+        more["grid"] = inputs["video_grid_thw"][0].numpy()
+        pixels = inputs["pixel_values_videos"][:8]
+    else:
+        positions = np.arange(length)[None]
+        values = inputs["pixel_values"]
+        pixels = values.reshape(-1, values.shape[-1])[:96]
     with torch.no_grad():
         logits = model(**inputs).logits[0]
         # Without a token that ends, and as greedy as can be.
         tokens = model.generate(
             **inputs, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False
         )
-    length = inputs["input_ids"].shape[1]
     path = recording(family, transformers.__version__)
     path.parent.mkdir(exist_ok=True)
     np.savez_compressed(
@@ -110,9 +167,9 @@ def record(family: str, fps: float) -> Path:
         keys=np.array(list(shapes)),
         shapes=np.array([str(list(shape)) for shape in shapes.values()]),
         ids=inputs["input_ids"][0].numpy().astype(np.int32),
-        positions=positions[:, 0].numpy().astype(np.int32),
-        grid=inputs["video_grid_thw"][0].numpy(),
-        pixels=inputs["pixel_values_videos"][:8].numpy(),
+        positions=positions.astype(np.int32),
+        pixels=pixels.numpy(),
+        **more,
         logits=logits[::ROWS].numpy(),
         last=logits[-1].numpy(),
         tokens=tokens[0, length:].numpy().astype(np.int32),

@@ -56,17 +56,44 @@ ROWS = 12
 
 NEW_TOKENS = 16
 
+PREPROCESSOR = {"patch_size": 4, "temporal_patch_size": 2, "merge_size": 2}
+LIMITS = {"size": {"shortest_edge": 1, "longest_edge": 10**6}}
+SMOLVLM_SPECIAL = (
+    "<|endoftext|>", "<|im_start|>", "<end_of_utterance>", "<image>", "<fake_token_around_image>",
+    "<global-img>",
+)  # fmt: skip
+SMOLVLM_PREPROCESSOR = {
+    "do_convert_rgb": True,
+    "do_image_splitting": True,
+    "do_normalize": True,
+    "do_pad": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "max_image_size": {"longest_edge": 24},
+    "resample": 1,
+    "rescale_factor": 1 / 255,
+    "size": {"longest_edge": 96},
+    "video_sampling": {"fps": 1, "max_frames": 64, "video_size": {"longest_edge": 24}},
+}
+
 
 @dataclass(frozen=True)
 class Case:
     """One family's tiny checkpoint and prompt.
 
-    text: what goes into the released processor, one placeholder for the video.
+    text: what goes into the released processor, one placeholder for the video; or the question,
+        where the processor writes the rest.
     config: fields of `config.json`, in the form that the release reads.
+    preprocessor: of `preprocessor_config.json`.
+    special: tokens after those of bytes.
     """
 
     text: str
     config: Mapping[str, Any]
+    preprocessor: Mapping[str, Any]
+    special: tuple[str, ...] = SPECIAL
 
 
 CASES = {
@@ -86,6 +113,7 @@ CASES = {
                 "patch_size": 4,
             },
         },
+        PREPROCESSOR | LIMITS,
     ),
     "qwen2_5_vl": Case(
         QWEN2_TEXT,
@@ -107,6 +135,7 @@ CASES = {
                 "tokens_per_second": 2,
             },
         },
+        PREPROCESSOR | LIMITS,
     ),
     "qwen3_vl": Case(
         QWEN3_TEXT,
@@ -136,18 +165,40 @@ CASES = {
                 "deepstack_visual_indexes": [0, 1],
             },
         },
+        PREPROCESSOR | LIMITS,
+    ),
+    "smolvlm": Case(
+        QUESTION,
+        {
+            "model_type": "smolvlm",
+            "image_token_id": 256 + SMOLVLM_SPECIAL.index("<image>"),
+            "num_frames": FRAMES,
+            "pad_token_id": None,
+            "scale_factor": 2,
+            "text_config": {**TEXT, "model_type": "llama", "rope_theta": 1e5},
+            "vision_config": {
+                "model_type": "smolvlm_vision",
+                "hidden_size": 32,
+                "image_size": 24,
+                "intermediate_size": 40,
+                "num_attention_heads": 2,
+                "num_hidden_layers": 3,
+                "patch_size": 4,
+            },
+        },
+        SMOLVLM_PREPROCESSOR,
+        SMOLVLM_SPECIAL,
     ),
 }
-PREPROCESSOR = {"patch_size": 4, "temporal_patch_size": 2, "merge_size": 2}
 
 
-def tokenizer() -> Tokenizer:
+def tokenizer(special: tuple[str, ...] = SPECIAL) -> Tokenizer:
     """A token per byte and per special text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = Tokenizer(BPE(vocab={text: i for i, text in enumerate(alphabet)}, merges=[]))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(list(SPECIAL))
+    made.add_special_tokens(list(special))
     return made
 
 
