@@ -20,7 +20,7 @@ from jaxtyping import Bool
 
 from flowjax.edges import Edge, Knockout, causal_edges, edge_counts, edge_table
 from flowjax.errors import FlowjaxError
-from flowjax.files import atomically, check_writable, read_json
+from flowjax.files import atomically, check_writable, read_json, writing
 from flowjax.layout import TokenLayout
 from flowjax.masks import DenseMask
 from flowjax.models.registry import families
@@ -177,11 +177,9 @@ def write_pathway(path: Path, pathway: Pathway) -> None:
     """
     check_writable(path)
     text = json.dumps(dataclasses.asdict(pathway), indent=1) + "\n"
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    except OSError as error:
-        raise FlowjaxError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def read_pathway(path: Path, layers: int) -> Pathway:

@@ -28,6 +28,7 @@ from flowjax.models.checkpoint import (
     VIDEO_PROCESSOR,
     Manifest,
     chatting,
+    parameters_digest,
     read_preprocessor,
 )
 from flowjax.models.registry import Family, Preprocess, family_of
@@ -185,7 +186,8 @@ def convert(
                 write_parameters(partial / PARAMETERS, plan, checkpoint.source, report)
             except (OSError, ValueError, RuntimeError) as error:
                 raise FlowjaxError(f"{out} cannot be written: {error}") from error
-        _write_json(partial / MANIFEST, dataclasses.asdict(manifest))
+        digest = parameters_digest(partial / PARAMETERS)
+        _write_json(partial / MANIFEST, dataclasses.asdict(manifest) | {"digest": digest})
     return ConvertReport(
         out=out,
         family=config.family,

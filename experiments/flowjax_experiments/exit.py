@@ -10,14 +10,12 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flowjax.asked.asked import Asked
 from flowjax.data.sample import Sample
-from flowjax.files import atomically
 from flowjax.lens.early_exit import calibrate, exits, option_probabilities, settled
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.padding import pad_prompt
@@ -84,13 +82,11 @@ class Exit(Analysis):
 
     @staticmethod
     def report(run: Run) -> Report:
-        """When answers settle, and what rules save; writes `frontier.parquet`."""
+        """When answers settle, and what rules save, which is also in `frontier.parquet`."""
         readings = Readings.of(run.rows)
         first, second = halves(readings.samples)
         judged_on = readings.among(second)
         rules = judge(readings.among(first), judged_on)
-        path = run.path / "frontier.parquet"
-        atomically(path, lambda temporary: pq.write_table(_table(rules), temporary))
         layers = readings.margin.shape[1]
         at = mean_interval(settled(readings.answer) + 1.0)
         said = (
@@ -118,7 +114,9 @@ class Exit(Analysis):
         table = Table(title, [], [*numbers, *JUDGED_TITLES], rows, tested)
         note = "tolerance: share of exits whose answer is not the final one, on the first half"
         figure = draw_exit(run.rows, readings, judged_on, rules)
-        return Report([said, table, note], {"exit": figure}, {"rules": path})
+        return Report(
+            [said, table, note], {"exit": figure}, tables={"rules": ("frontier", _table(rules))}
+        )
 
 
 def _rows(asked: Asked, probability: Float[np.ndarray, "layers options"]) -> Rows:

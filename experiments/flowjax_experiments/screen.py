@@ -106,7 +106,7 @@ class Screen(Analysis):
         predicted = predictions(run.rows, [choice.gate for choice in choices])
         exact = Exact(choices, predicted)
         some = [sample for sample in samples if sample.sample_id in predicted]
-        analyse(exact, loaded, some, run.path / EXACT, chosen="all")
+        analyse(exact, loaded, some, run.path / EXACT, chosen="all", overwrite="other")
 
     @staticmethod
     def report(run: Run) -> Report:

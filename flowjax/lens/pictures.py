@@ -15,7 +15,7 @@ from PIL import Image
 from flowjax.data.sample import Sample
 from flowjax.data.video import read_frames
 from flowjax.errors import FlowjaxError
-from flowjax.files import atomically
+from flowjax.files import atomically, writing
 from flowjax.models.checkpoint import LoadedModel
 
 FOLDER = "frames"
@@ -69,14 +69,12 @@ def keep_pictures(run: Path, pictures: Sequence[Pictures]) -> None:
         FlowjaxError: the folder cannot be written to.
     """
     folder = run / FOLDER
-    try:
+    with writing(folder):
         folder.mkdir(exist_ok=True)
         for index, kept in enumerate(pictures):
             atomically(folder / f"{index:02d}.npz", lambda path, kept=kept: _write(path, kept))
-        for old in sorted(folder.glob("*.npz"))[len(pictures) :]:
+        for old in sorted(folder.glob("[0-9]*.npz"))[len(pictures) :]:
             old.unlink()
-    except OSError as error:
-        raise FlowjaxError(f"{folder} cannot be written: {error.strerror or error}") from None
 
 
 def _write(path: Path, kept: Pictures) -> None:
@@ -96,7 +94,7 @@ def read_pictures(run: Path) -> list[Pictures]:
         FlowjaxError: a file that is damaged.
     """
     found = []
-    for path in sorted((run / FOLDER).glob("*.npz")):
+    for path in sorted((run / FOLDER).glob("[0-9]*.npz")):
         try:
             with path.open("rb") as handle, np.load(handle) as file:
                 layers = tuple(file["layers"].tolist())

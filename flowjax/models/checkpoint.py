@@ -9,11 +9,13 @@ A model is a directory::
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,9 @@ FORMAT = 1
 MANIFEST, PARAMETERS = "flowjax.json", "params"
 EMBEDDING = "decoder/embedding/embedding"
 """The parameter whose dtype is the model's."""
+
+THREADS = 4
+"""That read files for a digest."""
 
 CONFIG, TOKENIZER, PREPROCESSOR = "config.json", "tokenizer.json", "preprocessor_config.json"
 PROCESSOR, VIDEO_PREPROCESSOR = "processor_config.json", "video_preprocessor_config.json"
@@ -56,6 +61,8 @@ class Manifest:
     overrides: what the user changed at conversion, by option.
     parameters: their number.
     dtype: of every parameter by its path.
+    digest: of all parameters (`parameters_digest`), made when they were written; empty in models
+        that were converted before manifests had it.
     """
 
     format: int
@@ -67,6 +74,7 @@ class Manifest:
     overrides: Mapping[str, Any]
     parameters: int
     dtype: Mapping[str, str]
+    digest: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -265,14 +273,63 @@ def read_manifest(path: Path) -> Manifest:
             f"{path / MANIFEST}: format is {fields.get('format')!r}; this version of flowjax reads "
             f"{FORMAT}; convert the model again"
         )
-    expected = {field.name for field in dataclasses.fields(Manifest)}
-    if fields.keys() != expected:
-        wrong = sorted(fields.keys() ^ expected)[0]
+    kinds = {field.name: field for field in dataclasses.fields(Manifest)}
+    optional = {name for name, field in kinds.items() if field.default is not dataclasses.MISSING}
+    wrong = sorted((kinds.keys() - optional - fields.keys()) | (fields.keys() - kinds.keys()))
+    if wrong:
         raise FlowjaxError(
-            f"{path / MANIFEST}: field {wrong} is "
-            f"{'missing' if wrong in expected else 'unknown'}; convert the model again"
+            f"{path / MANIFEST}: field {wrong[0]} is "
+            f"{'missing' if wrong[0] in kinds else 'unknown'}; convert the model again"
         )
+    for name, value in fields.items():
+        wanted = get_origin(kinds[name].type) or kinds[name].type
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise FlowjaxError(
+                f"{path / MANIFEST}: field {name} is {value!r}; convert the model again"
+            )
+    if not all(isinstance(dtype, str) for dtype in fields["dtype"].values()):
+        raise FlowjaxError(f"{path / MANIFEST}: field dtype must name a dtype for each parameter")
     return Manifest(**fields)
+
+
+def checkpoint_digest(path: Path) -> str:
+    """SHA-256 of a converted model: of its side files and of its parameters' digest.
+
+    Parameters are read only where the manifest has no digest of them.
+
+    Raises:
+        FlowjaxError: see `read_manifest`; or a file that cannot be read.
+    """
+    total = hashlib.sha256()
+    files = [file for file in path.rglob("*") if file.relative_to(path).parts[0] != PARAMETERS]
+    try:
+        for file in sorted(file for file in files if file.is_file()):
+            total.update(repr(file.relative_to(path).as_posix()).encode())
+            total.update(hashlib.sha256(file.read_bytes()).digest())
+        total.update((read_manifest(path).digest or parameters_digest(path / PARAMETERS)).encode())
+    except OSError as error:
+        raise FlowjaxError(f"{path} cannot be read: {error.strerror}") from None
+    return total.hexdigest()
+
+
+def parameters_digest(path: Path) -> str:
+    """SHA-256 of every byte of an Orbax checkpoint's arrays, which it keeps in directories.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+
+    def digest(file: Path) -> bytes:
+        with file.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").digest()
+
+    files = sorted(file for file in path.glob("*/**/*") if file.is_file())
+    total = hashlib.sha256()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for file, of_file in zip(files, pool.map(digest, files), strict=True):
+            total.update(repr(file.relative_to(path).as_posix()).encode())
+            total.update(of_file)
+    return total.hexdigest()
 
 
 def read_preprocessor(path: Path, family: Family) -> Preprocess:

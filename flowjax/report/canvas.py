@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from flowjax.files import atomically
+from flowjax.files import atomically, writing
 from flowjax.report.statistics import LEAST
 
 INTERVAL = "pointwise 95% studentised bootstrap interval over samples"
@@ -46,14 +46,19 @@ def sheet(
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, complete or not at all; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomically(
-        path,
-        lambda temporary: FigureCanvasAgg(figure).print_png(
-            str(temporary), metadata={"Software": None}
-        ),
-    )
+    """Write a figure as PNG, complete or not at all; its folder is made.
+
+    Raises:
+        FlowjaxError: it cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomically(
+            path,
+            lambda temporary: FigureCanvasAgg(figure).print_png(
+                str(temporary), metadata={"Software": None}
+            ),
+        )
     return path
 
 

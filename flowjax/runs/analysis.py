@@ -126,12 +126,14 @@ class Report:
 
     parts: printed in this order.
     figures: by the names of their files.
-    files: written beside the rows, by what they hold.
+    files: that lie beside the rows, by what they hold.
+    tables: to write beside them, by what they hold: the file's name without its ending, the rows.
     """
 
     parts: Sequence[str | Table]
     figures: Mapping[str, Figure] = dataclasses.field(default_factory=dict)
     files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    tables: Mapping[str, tuple[str, pa.Table]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance, progress_bar
 from flowjax.runs.selection import Chosen
-from flowjax.runs.settings import model_settings, sample_settings
-from flowjax.runs.store import RunStore
+from flowjax.runs.settings import made_of, model_settings, sample_settings
+from flowjax.runs.store import MemoryStore, Overwrite, RunStore
 
 LOG = logging.getLogger(__name__)
 
@@ -35,12 +36,12 @@ class Results:
 
     rows: of all samples measured, in sample order.
     failures: columns sample_id, task, video, error; one row per sample that could not be read.
-    asked: samples there were.
+    settings: everything that decides the rows but the questions and the videos.
     """
 
     rows: pa.Table
     failures: pa.Table
-    asked: int
+    settings: dict[str, Any]
 
 
 def is_chosen(chosen: Chosen, correct: bool) -> bool:
@@ -52,35 +53,37 @@ def each_sample(
     loaded: LoadedModel,
     samples: Sequence[Sample],
     measure: Measure,
-    out: Path,
+    out: Path | None,
     *,
     schema: pa.Schema,
     settings: Mapping[str, Any],
     order: str = AS_IS,
     is_open: bool = False,
     strict: bool = False,
-    overwrite: bool = False,
+    overwrite: Overwrite = False,
 ) -> Results:
     """Measure every sample and store its rows in the folder `out` (see `RunStore`).
 
     While one sample is measured, the next is decoded and preprocessed. A run that was interrupted
-    goes on after its last finished sample. A sample that cannot be read is recorded and skipped.
+    goes on after its last finished sample. A sample that cannot be read is recorded and skipped;
+    the next time it is tried again.
 
     Args:
         loaded: the model.
         samples: in the order of the results.
         measure: makes the rows of one sample.
-        out: the run's folder.
+        out: the run's folder; None to keep the rows in memory alone.
         schema: of the rows.
         settings: what decides the results beside model and samples, as JSON values.
         order: of every video's frames; see `frame_order`.
         is_open: whether the true answers need not be known.
         strict: a sample that cannot be read ends the run.
-        overwrite: replace another run there.
+        overwrite: replace another run there; "other": only what of it differs.
 
     Raises:
-        FlowjaxError: a folder that cannot be used; an error of `measure`; every sample failed; with
-            `strict`, the first sample that cannot be read.
+        FlowjaxError: a folder that cannot be used, or that holds rows of another question or video;
+            an error of `measure`; every sample failed; with `strict`, the first sample that cannot
+            be read.
     """
     everything = {
         **model_settings(loaded),
@@ -89,53 +92,63 @@ def each_sample(
         "frames": order,
     }
 
-    def ask(index: int) -> Asked:
-        if samples[index].question.answer is None and not is_open:
-            name = samples[index].sample_id
-            raise FlowjaxError(f"sample {name!r}: the true option is not known")
-        return ask_sample(loaded, samples[index], order=order)
+    def ask(index: int) -> tuple[Asked, str]:
+        sample = samples[index]
+        if sample.question.answer is None and not is_open:
+            raise FlowjaxError(f"sample {sample.sample_id!r}: the true option is not known")
+        return ask_sample(loaded, sample, order=order), made_of(sample)
 
-    store = RunStore(out, everything, len(samples), schema=schema, overwrite=overwrite)
-    done = store.done
-    todo = [index for index in range(len(samples)) if index not in done]
-    with progress_bar("samples", len(samples), done=len(done)) as advance:
-        for index, pending in _ahead(todo, ask):
-            try:
-                prepared = pending.result()
-            except FlowjaxError as error:
-                if strict:
-                    raise
-                LOG.warning("sample %s is skipped: %s", samples[index].sample_id, error)
-                store.fail(index, samples[index], str(error))
-                advance(1)
-                continue
-            if prepared.repeated_frames:
-                LOG.warning(
-                    "%s has too few frames for %d; some are repeated",
-                    prepared.sample.video,
-                    loaded.config.frames,
-                )
-            parts: list[int | float] = []
+    if out is None:
+        opened = MemoryStore(everything, schema=schema)
+    else:
+        opened = RunStore(out, everything, len(samples), schema=schema, overwrite=overwrite)
+    with closing(opened) as store:
+        todo = [index for index in range(len(samples)) if index not in store.finished]
+        changed = [i for i, stored in store.finished.items() if made_of(samples[i]) != stored]
+        if changed and overwrite != "other":
+            raise FlowjaxError(
+                f"{out} holds rows of sample {samples[changed[0]].sample_id}, whose question or "
+                "video has changed since; choose another --out or give --overwrite"
+            )
+        todo = sorted([*todo, *changed])
+        with progress_bar("samples", len(samples), done=len(samples) - len(todo)) as advance:
+            for index, pending in _ahead(todo, ask):
+                try:
+                    prepared, source = pending.result()
+                except FlowjaxError as error:
+                    if strict:
+                        raise
+                    LOG.warning("sample %s is skipped: %s", samples[index].sample_id, error)
+                    store.fail(index, samples[index], str(error))
+                    advance(1)
+                    continue
+                if prepared.repeated_frames:
+                    LOG.warning(
+                        "%s has too few frames for %d; some are repeated",
+                        prepared.sample.video,
+                        loaded.config.frames,
+                    )
+                parts: list[int | float] = []
 
-            def part(size: int | float, parts: list[int | float] = parts) -> None:
-                parts.append(size)
-                advance(size)
+                def part(size: int | float, parts: list[int | float] = parts) -> None:
+                    parts.append(size)
+                    advance(size)
 
-            rows = measure(prepared, part)
-            store.write(index, schema.empty_table() if rows is None else rows)
-            advance(1 - sum(parts))
-    rows, failures = store.finish()
+                rows = measure(prepared, part)
+                store.write(index, schema.empty_table() if rows is None else rows, source)
+                advance(1 - sum(parts))
+        rows, failures = store.finish()
     if failures.num_rows == len(samples):
         raise FlowjaxError(f"no sample could be read; the first: {failures['error'][0].as_py()}")
-    return Results(rows, failures, len(samples))
+    return Results(rows, failures, store.settings)
 
 
 def _ahead(
-    indices: Sequence[int], ask: Callable[[int], Asked]
-) -> Iterator[tuple[int, Future[Asked]]]:
+    indices: Sequence[int], ask: Callable[[int], tuple[Asked, str]]
+) -> Iterator[tuple[int, Future[tuple[Asked, str]]]]:
     """Samples in order; the next is asked in a thread while one is in use."""
     with ThreadPoolExecutor(max_workers=1) as pool:
-        pending: deque[tuple[int, Future[Asked]]] = deque()
+        pending: deque[tuple[int, Future[tuple[Asked, str]]]] = deque()
         for index in indices:
             pending.append((index, pool.submit(ask, index)))
             if len(pending) > 1:

@@ -5,19 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flowjax.errors import FlowjaxError
 from flowjax.files import read_json
+from flowjax.runs.store import FAILURES
+from flowjax.runs.tables import read_table
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """The folder of a run, its rows and the settings in its manifest."""
+    """A run's rows and settings, and the folder that keeps them.
+
+    path: the folder; of a run that is printed alone there is none at this path.
+    settings: as its manifest has them.
+    failures: with the columns `FAILURES`, the samples that could not be read.
+    """
 
     path: Path
     rows: pa.Table
     settings: dict[str, Any]
+    failures: pa.Table
 
 
 def read_settings(run: Path) -> dict[str, Any]:
@@ -39,21 +46,19 @@ def read_run(run: Path) -> Run:
         FlowjaxError: the folder has no manifest, or no `results.parquet` that can be read.
     """
     settings = read_settings(run)
-    path = run / "results.parquet"
+    path, failed = run / "results.parquet", run / "failures.parquet"
     try:
-        return Run(run, pq.read_table(path), settings)
+        rows = read_table(path)
     except FileNotFoundError:
         raise FlowjaxError(f"{path} is missing; {run} is not a finished run") from None
-    except (OSError, pa.ArrowInvalid) as error:
-        raise FlowjaxError(f"{path} cannot be read: {error}") from None
+    failures = read_table(failed) if failed.exists() else FAILURES.empty_table()
+    return Run(run, rows, settings, failures)
 
 
-def print_failures(run: Path) -> None:
+def print_failures(failures: pa.Table) -> None:
     """Name the samples that could not be read, if there are any."""
-    path = run / "failures.parquet"
-    if not path.exists():
+    if not failures.num_rows:
         return
-    failures = pq.read_table(path).to_pylist()
-    print(f"{len(failures)} samples could not be read and are left out:")
-    for failure in failures:
+    print(f"{failures.num_rows} samples could not be read and are left out:")
+    for failure in failures.to_pylist():
         print(f"  {failure['sample_id']}: {failure['error']}")

@@ -1,6 +1,5 @@
 """The one runner of every analysis: from a model and questions to rows, tables and figures."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from flowjax.asked.asked import Asked
 from flowjax.compilation import use_persistent_cache
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
+from flowjax.files import writing
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance
 from flowjax.report.canvas import save_figure
@@ -19,6 +19,8 @@ from flowjax.runs.columns import make_table, shared_columns
 from flowjax.runs.each_sample import Chosen, each_sample, is_chosen
 from flowjax.runs.finished import Run, print_failures, read_run, read_settings
 from flowjax.runs.selection import Selection
+from flowjax.runs.store import Overwrite
+from flowjax.runs.tables import write_table
 
 EARLIER = {
     "information_flow": "sweep",
@@ -57,17 +59,16 @@ def run(
     use_persistent_cache()
     samples = analysis.samples(questions)
     loaded = analysis.load(model)
-    with tempfile.TemporaryDirectory() as nowhere:
-        finished = analyse(
-            analysis,
-            loaded,
-            samples,
-            Path(nowhere) / "run" if out is None else out,
-            chosen=questions.chosen(analysis.CHOSEN),
-            strict=questions.strict or questions.one,
-            overwrite=overwrite,
-        )
-        show(type(analysis), finished, kept=out is not None)
+    finished = analyse(
+        analysis,
+        loaded,
+        samples,
+        out,
+        chosen=questions.chosen(analysis.CHOSEN),
+        strict=questions.strict or questions.one,
+        overwrite=overwrite,
+    )
+    show(type(analysis), finished, kept=out is not None)
     return finished
 
 
@@ -75,11 +76,11 @@ def analyse(
     analysis: Analysis,
     loaded: LoadedModel,
     samples: Sequence[Sample],
-    out: Path,
+    out: Path | None,
     *,
     chosen: Chosen | None = None,
     strict: bool = True,
-    overwrite: bool = False,
+    overwrite: Overwrite = False,
 ) -> Run:
     """Measure every sample that counts; keep their rows in the folder `out`, and print nothing.
 
@@ -87,10 +88,10 @@ def analyse(
         analysis: with its options.
         loaded: the model.
         samples: in the order of the rows.
-        out: the run's folder.
+        out: the run's folder; None to keep nothing.
         chosen: which samples count; None for the analysis's own choice.
         strict: a sample that cannot be read ends the run; otherwise it is recorded and skipped.
-        overwrite: replace another run there.
+        overwrite: replace another run there; "other": only what of it differs.
 
     Raises:
         FlowjaxError: see `Analysis.start` and `each_sample`.
@@ -120,7 +121,8 @@ def analyse(
         strict=strict,
         overwrite=overwrite,
     )
-    finished = Run(out, results.rows, read_settings(out))
+    folder = Path("unkept") if out is None else out
+    finished = Run(folder, results.rows, results.settings, results.failures)
     _check_rows(type(analysis), finished)
     analysis.finish(finished, loaded, samples)
     return finished
@@ -164,7 +166,10 @@ def redraw(analysis: type[Analysis], path: Path) -> None:
 def show(analysis: type[Analysis], run: Run, *, kept: bool = True) -> None:
     """Print what is to be said of a run, and draw its figures.
 
-    kept: whether its folder stays, so that figures are drawn and paths are named.
+    kept: whether it has a folder, so that figures are drawn and paths are named.
+
+    Raises:
+        FlowjaxError: a table or figure cannot be written; all else has been printed by then.
     """
     report = analysis.report(run)
     for note in run.rows["model_note"].unique().to_pylist():
@@ -172,18 +177,19 @@ def show(analysis: type[Analysis], run: Run, *, kept: bool = True) -> None:
             print(f"NOTE: {note}")
     for part in report.parts:
         part.print() if isinstance(part, Table) else print(part)
-    print_failures(run.path)
+    print_failures(run.failures)
     if not kept:
         return
-    figures = [
-        save_figure(figure, run.path / "figures" / f"{name}.png")
-        for name, figure in report.figures.items()
-    ]
     print(f"\nrows     {run.path / 'results.parquet'} ({run.rows.num_rows})")
     for what, path in report.files.items():
         print(f"{what:8} {path}")
-    for figure in figures:
-        print(f"figure   {figure}")
+    for what, (name, table) in report.tables.items():
+        path = run.path / f"{name}.parquet"
+        with writing(path):
+            write_table(path, table)
+        print(f"{what:8} {path}")
+    for name, figure in report.figures.items():
+        print(f"figure   {save_figure(figure, run.path / 'figures' / f'{name}.png')}")
 
 
 def _check_rows(analysis: type[Analysis], run: Run) -> None:

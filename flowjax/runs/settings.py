@@ -1,4 +1,4 @@
-"""What decides a run's results, as JSON values for its manifest."""
+"""What decides a run's results, as JSON values for its manifest and as digests of its samples."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flowjax.data.sample import Sample
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.checkpoint import LoadedModel, checkpoint_digest
 from flowjax.version import __version__
 
 
@@ -21,39 +21,32 @@ def model_settings(loaded: LoadedModel) -> dict[str, Any]:
 
 
 def sample_settings(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Number and digests of the questions and the videos."""
-    questions = hashlib.sha256()
-    videos = hashlib.sha256()
-    for sample in samples:
-        question = sample.question
-        fields = (sample.sample_id, sample.task, question.stem, question.options, question.answer)
-        questions.update(repr(fields).encode())
-        videos.update(
-            repr((sample.start, sample.end, sample.by, video_digest(sample.video))).encode()
-        )
+    """Number of the samples and a digest of what they are called.
+
+    What they ask and show is recorded with the rows of each (`made_of`), so that one that could not
+    be read may be mended.
+    """
+    names = [(sample.sample_id, sample.task) for sample in samples]
     return {
         "samples": len(samples),
-        "questions": questions.hexdigest(),
-        "videos": videos.hexdigest(),
+        "questions": hashlib.sha256(repr(names).encode()).hexdigest(),
     }
 
 
-def checkpoint_digest(path: Path) -> str:
-    """SHA-256 of a converted model's configuration and the start of every parameter file."""
-    total = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and (file.parent == path or file.parent.parent == path / "params"):
-            total.update(str(file.relative_to(path)).encode())
-            with file.open("rb") as handle:
-                total.update(handle.read(1 << 16))
-    return total.hexdigest()
+def made_of(sample: Sample) -> str:
+    """SHA-256 of everything that rows of a sample come from, the whole video included."""
+    question = sample.question
+    fields = (
+        (sample.sample_id, sample.task, question.stem, question.options, question.answer),
+        (sample.start, sample.end, sample.by, video_digest(sample.video)),
+    )
+    return hashlib.sha256(repr(fields).encode()).hexdigest()
 
 
 def video_digest(path: Path) -> str:
-    """A video's size and the SHA-256 of its first MiB; empty where it cannot be read."""
+    """SHA-256 of a file; empty where it cannot be read."""
     try:
         with path.open("rb") as file:
-            start = hashlib.sha256(file.read(1 << 20)).hexdigest()
-        return f"{path.stat().st_size} {start}"
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""

@@ -1,38 +1,76 @@
 """Results that survive: one atomic Parquet part per sample, and a manifest of the settings.
 
     RUN/manifest.json       what was asked: model, samples, edges, windows, code version, digest
-    RUN/parts/000000.parquet    rows of sample 0, complete or absent
+    RUN/parts/000000.parquet    rows of sample 0, complete or absent; says what they were made of
     RUN/failed/000001.parquet   why sample 1 could not be read
     RUN/results.parquet     all rows in sample order, once every sample is done
     RUN/failures.parquet    the samples that could not be read, if there are any
+    RUN/.lock               locked by the process that writes the run
 
-Killed at any moment, the same command goes on after the last finished sample.
+Killed at any moment, the same command goes on after the last finished sample, and tries those that
+failed again. Two commands never write one run: the later one is refused when it comes to write.
 """
 
-import errno
+import contextlib
+import functools
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
-from flowjax.files import atomically, check_writable
+from flowjax.files import atomically, check_writable, lock, printable, writing
+from flowjax.runs.tables import read_metadata, read_table, write_table
 
-FORMAT = 2
+FORMAT = 3
+MANIFEST, LOCK = "manifest.json", ".lock"
+PARTS, FAILED = "parts", "failed"
+MADE_OF = b"flowjax.made_of"
+"""In the metadata of a part: the digest of the question and the video that its rows are of."""
+
+Overwrite = bool | Literal["other"]
 
 FAILURES = pa.schema([(name, pa.string()) for name in ("sample_id", "task", "video", "error")])
 """Columns of `failures.parquet`."""
 
 
+class MemoryStore:
+    """The rows of a run that is printed alone; nothing is written."""
+
+    def __init__(self, settings: Mapping[str, Any], *, schema: pa.Schema) -> None:
+        """See `RunStore`."""
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self.finished: Mapping[int, str] = {}
+        self._schema = schema
+        self._rows: dict[int, pa.Table] = {}
+        self._failed: dict[int, pa.Table] = {}
+
+    def write(self, index: int, rows: pa.Table, made_of: str) -> None:
+        """Keep the rows of one sample."""
+        del made_of
+        self._rows[index] = rows
+
+    def fail(self, index: int, sample: Sample, error: str) -> None:
+        """Keep why a sample cannot be read."""
+        self._failed[index] = _failure(sample, error)
+
+    def finish(self) -> tuple[pa.Table, pa.Table]:
+        """The rows in sample order, and the failures."""
+        return _joined(self._schema, self._rows), _joined(FAILURES, self._failed)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
 class RunStore:
-    """The folder of one run; made when the first sample is written."""
+    """The folder of one run; made when the first sample is written, and locked from then on."""
 
     def __init__(
         self,
@@ -41,22 +79,24 @@ class RunStore:
         samples: int,
         *,
         schema: pa.Schema,
-        overwrite: bool = False,
+        overwrite: Overwrite = False,
     ) -> None:
         """Open a run for going on with, or a new one.
 
         Args:
-            path: the run's folder.
-            settings: everything that decides the results, as JSON values.
+            path: the run's folder, or a link to it. An empty folder is taken as it is.
+            settings: everything that decides the results but the questions and the videos, as JSON
+                values.
             samples: how many samples the run has.
             schema: of the rows.
-            overwrite: replace another run in this folder.
+            overwrite: replace another run in this folder; "other": only if its settings differ.
 
         Raises:
             FlowjaxError: the folder holds something else, a run with other settings (named in the
-                message), or cannot be written.
+                message), or cannot be written; or another process is writing it.
         """
         self.path = path
+        self._folder = Path(os.path.realpath(path))
         self._samples = samples
         self._schema = schema
         self._manifest = {
@@ -65,110 +105,197 @@ class RunStore:
             "samples": samples,
             "settings": json.loads(json.dumps(settings)),
         }
-        self._replace = overwrite and path.exists()
         found = self._found()
-        if not path.exists():
-            check_writable(path)
-        elif overwrite:
-            if found is None and not (path.is_dir() and not any(path.iterdir())):
-                raise FlowjaxError(
-                    f"{path} is not a flowjax run, so --overwrite leaves it alone; "
-                    "choose another --out"
-                )
-        elif found is None:
-            raise FlowjaxError(f"{path} already exists; choose another --out or give --overwrite")
-        elif found["digest"] != self._manifest["digest"]:
-            raise FlowjaxError(self._differences(found))
+        differs = found is not None and found["digest"] != self._manifest["digest"]
+        self._replace = differs if overwrite == "other" else overwrite
+        self._release: Callable[[], object] | None = None
+        self._claimed = False
+        with writing(path):
+            exists = self._folder.exists()
+        if not exists:
+            check_writable(self._folder)
+        self._check()
+        if self._found() is not None:
+            # Nothing need be written of a run that is finished, so its folder may be read-only.
+            with contextlib.suppress(OSError):
+                self._lock()
 
     @property
-    def done(self) -> frozenset[int]:
-        """Indices of the samples that need no more work: their rows or their failure is stored."""
-        return self._stored("parts") | self._stored("failed")
+    def settings(self) -> dict[str, Any]:
+        """What decides the results, as JSON has it."""
+        return self._manifest["settings"]
 
-    def write(self, index: int, rows: pa.Table) -> None:
+    @functools.cached_property
+    def finished(self) -> Mapping[int, str]:
+        """The samples whose rows are stored, with the digest of what these are made of."""
+        found = {}
+        for index in sorted(self._stored(PARTS)):
+            metadata = read_metadata(self._file(PARTS, index))
+            if metadata is not None:
+                found[index] = metadata.get(MADE_OF, b"").decode()
+        return found
+
+    def write(self, index: int, rows: pa.Table, made_of: str) -> None:
         """Store the rows of one sample: all of them or none.
 
+        Args:
+            index: of the sample.
+            rows: with the store's schema.
+            made_of: digest of the question and the video.
+
         Raises:
-            FlowjaxError: the disk is full or not writable; what was finished stays.
+            FlowjaxError: the disk is full or not writable, and what was finished stays; or another
+                process is writing this run.
         """
-        self._create()
-        self._write_table(self._file("parts", index), rows)
+        self._claim()
+        metadata = {**(rows.schema.metadata or {}), MADE_OF: made_of.encode()}
+        with writing(self.path):
+            self._write_table(self._file(PARTS, index), rows.replace_schema_metadata(metadata))
+            self._file(FAILED, index).unlink(missing_ok=True)
 
     def fail(self, index: int, sample: Sample, error: str) -> None:
         """Store that a sample cannot be read, and why.
 
         Raises:
-            FlowjaxError: the disk is full or not writable; what was finished stays.
+            FlowjaxError: see `write`.
         """
-        self._create()
-        row = {
-            "sample_id": sample.sample_id,
-            "task": sample.task,
-            "video": str(sample.video),
-            "error": error,
-        }
-        self._write_table(self._file("failed", index), pa.Table.from_pylist([row], FAILURES))
+        self._claim()
+        with writing(self.path):
+            self._write_table(self._file(FAILED, index), _failure(sample, error))
 
     def finish(self) -> tuple[pa.Table, pa.Table]:
         """Join the parts into `results.parquet`; return the rows, and the failures.
 
         Raises:
-            FlowjaxError: a sample is missing, or the disk is full.
+            FlowjaxError: a sample is missing, a part cannot be read, or see `write`.
         """
-        missing = set(range(self._samples)) - self.done
+        parts = self._stored(PARTS)
+        failed = self._stored(FAILED) - parts
+        missing = set(range(self._samples)) - parts - failed
         if missing:
             raise FlowjaxError(f"{self.path}: sample {min(missing)} has no results")
-        failures = self._joined("failed", FAILURES)
-        if failures.num_rows:
-            self._write_table(self.path / "failures.parquet", failures)
-        table = self._joined("parts", self._schema)
-        self._write_table(self.path / "results.parquet", table)
+        table = self._read(PARTS, parts, self._schema)
+        failures = self._read(FAILED, failed, FAILURES)
+        self._keep(self._folder / "failures.parquet", failures if failures.num_rows else None)
+        self._keep(self._folder / "results.parquet", table)
         return table, failures
 
+    def close(self) -> None:
+        """Let another process write the run."""
+        if self._release is not None:
+            self._release()
+            self._release, self._claimed = None, False
+
     def _file(self, folder: str, index: int) -> Path:
-        return self.path / folder / f"{index:06d}.parquet"
+        return self._folder / folder / f"{index:06d}.parquet"
 
     def _stored(self, folder: str) -> frozenset[int]:
-        if self._replace or not self.path.exists():
-            return frozenset()
-        return frozenset(int(part.stem) for part in (self.path / folder).glob("*.parquet"))
-
-    def _joined(self, folder: str, schema: pa.Schema) -> pa.Table:
-        indices = sorted(self._stored(folder))
-        parts = [pq.read_table(self._file(folder, index)) for index in indices]
-        return pa.concat_tables([schema.empty_table(), *parts])
-
-    def _create(self) -> None:
         if self._replace:
-            old = self.path.with_name(f".{self.path.name}.replaced")
-            shutil.rmtree(old, ignore_errors=True)
-            self.path.rename(old)
-            self._replace = False
-            shutil.rmtree(old)
-        if (self.path / "manifest.json").exists():
-            return
-        with _disk_errors(self.path):
-            for folder in ("parts", "failed"):
-                (self.path / folder).mkdir(parents=True, exist_ok=True)
-            text = json.dumps(self._manifest, indent=1, sort_keys=True)
-            atomically(
-                self.path / "manifest.json",
-                lambda temporary: temporary.write_text(text, encoding="utf-8"),
-            )
+            return frozenset()
+        names = (self._folder / folder).glob("[0-9]*.parquet")
+        indices = (int(part.stem) for part in names if part.stem.isdecimal())
+        return frozenset(index for index in indices if index < self._samples)
+
+    def _read(self, folder: str, indices: frozenset[int], schema: pa.Schema) -> pa.Table:
+        tables = {index: read_table(self._file(folder, index)) for index in indices}
+        return _joined(schema, tables)
+
+    def _keep(self, path: Path, table: pa.Table | None) -> None:
+        """Make the file hold this table, or be absent, unless it does already."""
+        with contextlib.suppress(FlowjaxError):  # what is damaged is written anew
+            there = read_table(path) if path.exists() else None
+            if there is table or (there is not None and table is not None and there == table):
+                return
+        self._claim()
+        with writing(self.path):
+            if table is None:
+                path.unlink(missing_ok=True)
+            else:
+                self._write_table(path, table)
 
     def _write_table(self, path: Path, rows: pa.Table) -> None:
-        with _disk_errors(self.path):
-            atomically(path, lambda temporary: pq.write_table(rows, temporary))
+        path.parent.mkdir(exist_ok=True)
+        write_table(path, rows)
+
+    def _claim(self) -> None:
+        """Hold the lock, and have our manifest in the folder."""
+        if self._claimed:
+            return
+        with writing(self.path):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if self._release is None:
+                self._lock()
+            self._check()
+            if self._replace:
+                self._clear()
+                self._replace = False
+            if self._found() is None:
+                text = json.dumps(self._manifest, indent=1, sort_keys=True)
+                atomically(
+                    self._folder / MANIFEST,
+                    lambda temporary: temporary.write_text(text, encoding="utf-8"),
+                )
+        self._claimed = True
+
+    def _lock(self) -> None:
+        descriptor = lock(self._folder / LOCK)
+        if descriptor is None:
+            raise FlowjaxError(
+                f"{self.path}: another process is writing this run; wait for it to end, or choose "
+                "another --out"
+            )
+        self._release = weakref.finalize(self, os.close, descriptor)
+
+    def _clear(self) -> None:
+        """Remove a run's results, then its manifest; the folder itself may be a link's or `.`."""
+        for entry in self._folder.iterdir():
+            if entry.name in (LOCK, MANIFEST):
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        (self._folder / MANIFEST).unlink(missing_ok=True)
+
+    def _check(self) -> None:
+        """Refuse a folder that is not ours."""
+        if not self._folder.exists():
+            return
+        found = self._found()
+        if found is None:
+            if self._is_free():
+                return
+            if self._replace:
+                raise FlowjaxError(
+                    f"{self.path} is not a flowjax run, so --overwrite leaves it alone; "
+                    "choose another --out"
+                )
+            raise FlowjaxError(
+                f"{self.path} already exists; choose another --out or give --overwrite"
+            )
+        if not self._replace and found["digest"] != self._manifest["digest"]:
+            raise FlowjaxError(self._differences(found))
+
+    def _is_free(self) -> bool:
+        """Whether the folder is empty but for what a run leaves that was killed at its start."""
+        with writing(self.path):
+            if not self._folder.is_dir():
+                return False
+            return all(
+                entry.name == LOCK or entry.name.startswith(f".{MANIFEST}.")
+                for entry in self._folder.iterdir()
+            )
 
     def _found(self) -> dict[str, Any] | None:
         try:
-            value = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            value = json.loads((self._folder / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
             return None
-        return value if isinstance(value, dict) and "digest" in value else None
+        is_run = isinstance(value, dict) and isinstance(value.get("settings"), dict)
+        return value if is_run and isinstance(value.get("digest"), str) else None
 
     def _differences(self, found: Mapping[str, Any]) -> str:
-        ours, theirs = self._manifest["settings"], found.get("settings", {})
+        ours, theirs = self.settings, found["settings"]
         names = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
         differences = "; ".join(
             f"{name} is {_short(theirs.get(name))} there and {_short(ours.get(name))} here"
@@ -186,17 +313,20 @@ def digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise FlowjaxError(
-                f"{path}: the disk is full; finished samples are kept, and the same command "
-                "goes on from them"
-            ) from None
-        raise FlowjaxError(f"{path} cannot be written: {error.strerror or error}") from None
+def _failure(sample: Sample, error: str) -> pa.Table:
+    row = {
+        "sample_id": sample.sample_id,
+        "task": sample.task,
+        "video": printable(sample.video),
+        "error": error,
+    }
+    return pa.Table.from_pylist([row], FAILURES)
+
+
+def _joined(schema: pa.Schema, tables: Mapping[int, pa.Table]) -> pa.Table:
+    """The tables in the order of their samples, without what each says it is made of."""
+    every = [tables[index].replace_schema_metadata(None) for index in sorted(tables)]
+    return pa.concat_tables([schema.empty_table(), *every])
 
 
 def _short(value: object, most: int = 60) -> str:
