@@ -10,7 +10,11 @@ from flowjax.models.checkpoint import checkpoint_digest, read_manifest
 from flowjax_convert.run import convert
 from tests.convert.checkpoints import edit_json
 
-QUESTION = {"question": "What moves?", "candidates": ["the red square", "nothing"], "answer": "nothing"}
+QUESTION = {
+    "question": "What moves?",
+    "candidates": ["the red square", "nothing"],
+    "answer": "nothing",
+}
 
 
 @pytest.fixture
@@ -44,7 +48,9 @@ def test_videos_supplied_later_are_read_and_finished_samples_stay(
     assert not (tmp_path / "run" / "failures.parquet").exists()
     ids = pq.read_table(tmp_path / "run" / "results.parquet")["sample_id"].to_pylist()
     assert ids == ["task/0", "task/1", "task/2"]
-    assert before.items() <= {part.name: part.stat().st_mtime_ns for part in parts.iterdir()}.items()
+    assert (
+        before.items() <= {part.name: part.stat().st_mtime_ns for part in parts.iterdir()}.items()
+    )
 
     # A byte far behind the first MiB would do as well: the whole file counts.
     with (benchmark / "video" / "task" / "2.mp4").open("ab") as file:
