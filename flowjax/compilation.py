@@ -1,22 +1,25 @@
 """What concerns compiled programs: their cache, their memory."""
 
-import os
-from pathlib import Path
+import warnings
 from typing import Any
 
 import jax
 from jax.stages import Compiled
 
+from flowjax.cache import cache_folder
+
 
 def use_persistent_cache() -> None:
     """Keep compiled programs between runs, unless the user has set JAX's own option.
 
-    They go to `$XDG_CACHE_HOME/flowjax/jax`, by default under `~/.cache`.
+    They go to `$XDG_CACHE_HOME/flowjax/jax`, by default under `~/.cache`, and nowhere if that
+    cannot be written to. A program that cannot be kept or read is compiled, and nothing is said.
     """
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
+    warnings.filterwarnings("ignore", r"Error (reading|writing) persistent compilation cache")
+    folder = cache_folder("jax")
+    if jax.config.values["jax_compilation_cache_dir"] is not None or folder is None:
         return
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    jax.config.update("jax_compilation_cache_dir", str(home / "flowjax" / "jax"))
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 

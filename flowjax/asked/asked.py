@@ -16,6 +16,7 @@ from flowjax.data.prompt import Question, VideoShape
 from flowjax.data.sample import Sample
 from flowjax.data.video import read_frames
 from flowjax.errors import FlowjaxError
+from flowjax.files import printable
 from flowjax.layout import EncodedPrompt, TokenLayout, encode_prompt
 from flowjax.models.attention import CHUNK
 from flowjax.models.checkpoint import LoadedModel
@@ -185,11 +186,13 @@ def ask(
     """
     path = Path(video)
     asked = Question(question, tuple(options), answer)
-    return ask_sample(model, Sample(path.name, "", path, asked, start, end), order=order)
+    return ask_sample(model, Sample(printable(path.name), "", path, asked, start, end), order=order)
 
 
 def ask_sample(model: LoadedModel, sample: Sample, *, order: str = AS_IS) -> Asked:
     """What `ask` does, for a sample of a benchmark."""
+    if sample.problem:
+        raise FlowjaxError(sample.problem)
     answer = sample.question.answer
     true_id = None if answer is None else _letter_id(model, answer)
     clip = read_frames(

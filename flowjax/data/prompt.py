@@ -28,6 +28,7 @@ class Question:
         """Check the options and the answer."""
         if not self.stem.strip():
             raise FlowjaxError("the question is empty")
+        check_text(self.stem, "the question")
         if len(self.options) == 1 or len(self.options) > len(LETTERS):
             raise FlowjaxError(
                 f"a question needs 2 to {len(LETTERS)} options, or none to be open; this one has "
@@ -36,6 +37,7 @@ class Question:
         for letter, option in zip(self.letters, self.options, strict=True):
             if not option.strip():
                 raise FlowjaxError(f"option ({letter}) is empty")
+            check_text(option, f"option ({letter})")
         if self.answer is not None and self.answer not in self.letters:
             raise FlowjaxError(
                 f"answer {self.answer!r} is not an option; the options are "
@@ -46,6 +48,19 @@ class Question:
     def letters(self) -> str:
         """The letters of the options, in order."""
         return LETTERS[: len(self.options)]
+
+
+def check_text(text: str, what: str) -> None:
+    """Refuse a string that is no text, as JSON can write it and a shell can pass it.
+
+    Raises:
+        FlowjaxError: it holds half of a surrogate pair, or bytes that are not UTF-8.
+    """
+    for position, character in enumerate(text):
+        if "\ud800" <= character <= "\udfff":
+            raise FlowjaxError(
+                f"{what} is no text: character {position} is U+{ord(character):04X}, half of a pair"
+            )
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,17 @@ different times, only the display times lead to what is on the screen at that mo
 """
 
 
+UNREADABLE = Question("(could not be read)", ())
+"""What is asked by a sample that has a problem."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One question about one video.
 
     start, end: seconds of the video that the question is about; None for its ends.
     by: how they become frames.
+    problem: why it cannot be asked, if its benchmark's file, which `video` is then, says so.
     """
 
     sample_id: str
@@ -30,3 +35,4 @@ class Sample:
     start: int | float | None = None
     end: int | float | None = None
     by: Clock = "display"
+    problem: str = ""

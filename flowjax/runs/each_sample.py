@@ -94,9 +94,13 @@ def each_sample(
 
     def ask(index: int) -> tuple[Asked, str]:
         sample = samples[index]
-        if sample.question.answer is None and not is_open:
+        if sample.question.answer is None and not is_open and not sample.problem:
             raise FlowjaxError(f"sample {sample.sample_id!r}: the true option is not known")
         return ask_sample(loaded, sample, order=order), made_of(sample)
+
+    for sample in samples:
+        if strict and sample.problem:
+            raise FlowjaxError(sample.problem)
 
     if out is None:
         opened = MemoryStore(everything, schema=schema)

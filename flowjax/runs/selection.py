@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from flowjax.data.prompt import Question
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
+from flowjax.files import printable
 
 Chosen = Literal["correct", "wrong", "all"]
 """Which samples count, by the model's answer to them."""
@@ -20,7 +21,7 @@ class Selection:
     tasks: of it; all where empty.
     limit: the first so many questions of each task.
     samples: which of them count; None for the analysis's own choice.
-    strict: a sample that cannot be read ends the run.
+    strict: a sample that cannot be read ends the run, also one whose entry is not well formed.
     video, question, options, answer: one question.
     is_open: whether one question needs neither options nor an answer.
     """
@@ -88,7 +89,7 @@ class Selection:
             return read_tvbench(self.data, self.tasks, self.limit)
         assert self.video is not None and self.question is not None
         question = Question(self.question, self.options, self.answer)
-        return (Sample(self.video.name, "", self.video, question),)
+        return (Sample(printable(self.video.name), "", self.video, question),)
 
     def chosen(self, default: Chosen) -> Chosen:
         """Which of the samples count; all where there is only one."""

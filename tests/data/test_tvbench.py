@@ -1,6 +1,13 @@
 """Reading benchmarks in TVBench's layout: untrusted files, named errors."""
 
+import errno
 import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -56,21 +63,47 @@ def test_a_changed_file_is_read_anew(benchmark):
     [
         ({"question": ""}, "entry 1: question must be a text"),
         ({"question": None}, "entry 1: question must be a text"),
+        ({"question": "half \ud83d"}, "entry 1: question is no text: character 5 is U+D83D"),
         ({"candidates": "ab"}, "entry 1: candidates must be a list"),
         ({"candidates": ["b"]}, "entry 1: candidates must be 2 to 26; it has 1"),
-        ({"answer": "c"}, "entry 1: answer 'c' must be exactly one of the candidates"),
-        ({"candidates": ["b", "b"]}, "must be exactly one of the candidates"),
-        ({"video": "../../secret.mp4"}, "must lie in the task's folder"),
-        ({"video": "/etc/passwd"}, "must lie in the task's folder"),
+        ({"candidates": ["b", " "]}, r"entry 1: option \(B\) is empty"),
+        ({"candidates": ["b", "c", "c"]}, "entry 1: candidates has 'c' 2 times"),
+        ({"candidates": ["b", "\udc00"]}, r"entry 1: option \(B\) is no text: character 0"),
+        ({"answer": "c"}, "entry 1: answer 'c' must be one of the candidates"),
+        ({"video": "../../secret.mp4"}, "entry 1: video .* must lie in the task's folder"),
+        ({"video": "/etc/passwd"}, "entry 1: video .* must lie in the task's folder"),
         ({"start": "soon"}, "entry 1: start must be a number of seconds"),
         ({"end": float("inf")}, "entry 1: end must be a number of seconds"),
+        ({"end": 10**400}, "entry 1: end must be a number of seconds"),
     ],
 )
-def test_a_bad_entry_is_named(benchmark, change, message):
-    folder = benchmark(moving_direction=[GOOD, GOOD | change])
-    with pytest.raises(FlowjaxError, match=message) as error:
-        read_tvbench(folder)
-    assert "moving_direction.json" in str(error.value)
+def test_one_bad_entry_is_a_sample_that_says_so(benchmark, change, message):
+    folder = benchmark(moving_direction=[GOOD, GOOD | change, GOOD])
+    samples = read_tvbench(folder)
+    assert [sample.sample_id for sample in samples] == [f"moving_direction/{i}" for i in range(3)]
+    assert not samples[0].problem and samples[2].question.stem == "What moves?"
+    assert re.search(r"moving_direction\.json: " + message, samples[1].problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"{", "not readable as JSON"),
+        (b"[" * 100_000, "not readable as JSON"),
+        (b"{}", "must hold a list of questions"),
+        (b"[]", "must hold a list of questions"),
+        (b"caf\xe9", "not text in UTF-8"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS has not fetched"),
+    ],
+)
+def test_a_bad_file_of_one_task_is_no_matter_to_others(benchmark, text, message):
+    folder = benchmark(a=[GOOD], b=[GOOD])
+    (folder / "json" / "a.json").write_bytes(text)
+    bad, good = read_tvbench(folder)
+    assert "a.json" in bad.problem and message in bad.problem and "\n" not in bad.problem
+    assert good.sample_id == "b/0" and not good.problem
+    (only,) = read_tvbench(folder, ["b"])
+    assert only == good
 
 
 def test_bad_folders_tasks_and_limits(benchmark, tmp_path):
@@ -81,10 +114,84 @@ def test_bad_folders_tasks_and_limits(benchmark, tmp_path):
         read_tvbench(folder, ["c"])
     with pytest.raises(FlowjaxError, match="at least 1"):
         read_tvbench(folder, limit=0)
-    (folder / "json" / "a.json").write_text("{")
-    with pytest.raises(FlowjaxError, match=r"a\.json cannot be read as JSON"):
-        read_tvbench(folder)
-    with pytest.raises(FlowjaxError, match="must hold a list"):
-        read_tvbench(benchmark(a={}))
-    with pytest.raises(FlowjaxError, match="letters, digits"):
-        read_tvbench(benchmark(a=[GOOD], **{"two words": [GOOD]}))
+
+
+def test_files_that_nobody_meant_and_names_of_any_kind(benchmark):
+    folder = benchmark(a=[GOOD], **{"two words": [GOOD]})
+    (folder / "json" / "._a.json").write_bytes(b"\0\5\x16\7Mac OS X")
+    marked = b"\xef\xbb\xbf" + json.dumps([GOOD]).encode()
+    Path(os.fsdecode(os.fsencode(folder) + b"/json/caf\xe9.json")).write_bytes(marked)
+    samples = read_tvbench(folder)
+    assert [sample.task for sample in samples] == ["a", "caf\\xe9", "two words"]
+    assert not any(sample.problem for sample in samples)
+    assert os.fsencode(samples[1].video).endswith(b"video/caf\xe9/clip.mp4")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache" / "flowjax" / "tvbench"
+
+
+def questions(folder):
+    samples = read_tvbench(folder)
+    assert not any(sample.problem for sample in samples)
+    return [sample.question.stem for sample in samples]
+
+
+@pytest.mark.parametrize("kind", ["read-only home", "no home", "a file", "full disk"])
+def test_without_a_cache_questions_are_read_all_the_same(benchmark, cache, monkeypatch, kind):
+    folder = benchmark(a=[GOOD])
+    if kind == "no home":
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", lambda: exec("raise RuntimeError('no home')"))
+    elif kind == "read-only home":
+        monkeypatch.setattr(os, "access", lambda *_: False)
+    elif kind == "a file":
+        cache.parent.parent.write_text("")
+    else:
+        full = OSError(errno.ENOSPC, "No space left on device")
+        monkeypatch.setattr(tempfile, "mkdtemp", lambda **_: raise_(full))
+    assert questions(folder) == ["What moves?"]
+    assert not cache.exists() or not any(cache.iterdir())
+
+
+def raise_(error):
+    raise error
+
+
+def test_a_damaged_cache_is_repaired(benchmark, cache):
+    folder = benchmark(a=[GOOD, GOOD])
+    assert questions(folder) == ["What moves?"] * 2
+    files = [path for path in cache.rglob("*") if path.is_file()]
+    assert any("array_record" in path.name for path in files)
+    for path in files:
+        whole = path.read_bytes()
+        for damaged in (b"", whole[: len(whole) // 2], bytes(byte ^ 0x5A for byte in whole)):
+            path.write_bytes(damaged)
+            assert questions(folder) == ["What moves?"] * 2
+            assert path.read_bytes() == whole or "array_record" not in path.name
+        assert [entry.name[0] != "." for entry in cache.iterdir()] == [True]
+
+
+def test_readers_at_once_on_a_fresh_cache(benchmark, cache):
+    """Each finds none, makes its own, and one of them stays."""
+    folder = benchmark(a=[GOOD | {"question": f"Number {index}?"} for index in range(20)])
+    code = "import sys; from pathlib import Path; from flowjax.data.tvbench import read_tvbench\n"
+    code += "sys.stdin.read(); print(len(read_tvbench(Path(sys.argv[1]))))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    for reader in readers:
+        assert reader.stdin is not None
+        reader.stdin.close()
+        reader.stdin = None
+    for reader in readers:
+        out, err = reader.communicate()
+        assert (out, err, reader.returncode) == ("20\n", "", 0)
+    assert len(list(cache.iterdir())) == 1
