@@ -88,6 +88,26 @@ def lock(path: Path) -> int | None:
     return descriptor
 
 
+@contextlib.contextmanager
+def utf8_name(path: Path) -> Iterator[Path]:
+    """The absolute path, or for libraries that want UTF-8 a link to it if its name is not.
+
+    Raises:
+        FlowjaxError: the link cannot be made.
+    """
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        with writing(Path(tempfile.gettempdir())):
+            folder = tempfile.TemporaryDirectory()
+        with folder as name:
+            link = Path(name) / "link"
+            link.symlink_to(path.absolute())
+            yield link
+    else:
+        yield path.absolute()
+
+
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, with or without a byte order mark.
 

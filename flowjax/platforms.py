@@ -11,6 +11,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from flowjax.errors import FlowjaxError
+
 GOOGLE = "0x1ae0"
 """The PCI vendor of TPUs, and of virtual disks and network cards."""
 
@@ -31,6 +33,23 @@ def skip_absent_tpu() -> None:
         os.environ["JAX_PLATFORMS"] = platforms
         if jax := sys.modules.get("jax"):
             jax.config.update("jax_platforms", platforms)
+
+
+def check_backend() -> None:
+    """Start JAX.
+
+    Raises:
+        FlowjaxError: it cannot, with JAX's own reason.
+    """
+    import jax  # noqa: PLC0415 - `skip_absent_tpu` comes before it
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter without a word
+        chosen = os.environ.get("JAX_PLATFORMS")
+        said = f" with JAX_PLATFORMS={chosen}" if chosen else ""
+        reason = str(error) or "no such backend is installed"
+        raise FlowjaxError(f"JAX cannot start{said}: {reason}") from error
 
 
 def without_tpu(environ: Mapping[str, str]) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from flowjax.data.prompt import Question, VideoShape
 from flowjax.errors import FlowjaxError
-from flowjax.files import read_json
+from flowjax.files import read_json, utf8_name
 from flowjax.models.chat import JINJA, built_frame, frame_of, read_chat_template
 from flowjax.models.checkpoint import (
     CHAT,
@@ -33,6 +33,7 @@ from flowjax.models.checkpoint import (
 )
 from flowjax.models.registry import Family, Preprocess, family_of
 from flowjax.models.video_llm import VideoLLMConfig, parameter_shapes
+from flowjax.platforms import check_backend
 from flowjax.progress import BYTES, progress_bar
 from flowjax.version import __version__
 from flowjax_convert.adapter import adapted
@@ -140,6 +141,7 @@ def convert(
         FlowjaxError: `src` or `out` does not serve; nothing has been written.
     """
     out = Path(out)
+    check_backend()  # Orbax asks JAX which process this is
     check_output(out, overwrite=overwrite)
     model = resolve(src, adapter, revision)
     directory = model.directory
@@ -183,7 +185,8 @@ def convert(
             _write_json(partial / CONFIG, checkpoint.fields)
         with progress_bar(f"converting {_name(src)}", plan.bytes, columns=BYTES) as report:
             try:
-                write_parameters(partial / PARAMETERS, plan, checkpoint.source, report)
+                with utf8_name(partial) as named:
+                    write_parameters(named / PARAMETERS, plan, checkpoint.source, report)
             except (OSError, ValueError, RuntimeError) as error:
                 raise FlowjaxError(f"{out} cannot be written: {error}") from error
         digest = parameters_digest(partial / PARAMETERS)

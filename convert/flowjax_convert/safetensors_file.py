@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from flowjax.errors import FlowjaxError
+from flowjax.files import POINTER, check_fetched
 
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
@@ -50,17 +51,20 @@ def read_headers(path: Path) -> dict[str, TensorHeader]:
     """Headers of all tensors of a file, by key; reads no weights.
 
     Raises:
-        FlowjaxError: missing, truncated, or not in the format.
+        FlowjaxError: missing, truncated, not in the format, or not fetched by Git LFS.
     """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            head = file.read(len(POINTER))
+            check_fetched(path, head)
+            length = int.from_bytes(head[:8], "little")
             if size < 8 or not 2 <= length <= min(size - 8, LONGEST_HEADER):
                 raise FlowjaxError(
                     f"{path}: its header is damaged or cut off ({size} bytes in all); "
                     "fetch the file again"
                 )
+            file.seek(8)
             text = file.read(length)
     except FileNotFoundError:
         raise FlowjaxError(f"{path} is missing; fetch the checkpoint again") from None

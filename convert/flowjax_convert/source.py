@@ -119,7 +119,8 @@ def shard_names(directory: Path, indexed: Iterable[str] | None) -> list[str]:
     Raises:
         FlowjaxError: there are none, one is missing, or there is one that the index does not name.
     """
-    present = {path.name for path in directory.glob("*.safetensors")}
+    found = (path.name for path in directory.glob("*.safetensors"))
+    present = {name for name in found if not name.startswith(".")}  # as macOS leaves them
     if indexed is not None:
         for name in sorted(set(indexed) - present):
             raise FlowjaxError(

@@ -16,6 +16,7 @@ from flowjax.models.checkpoint import (
     PARAMETERS,
     TOKENIZER,
     check_parameters,
+    parameters_digest,
     read_manifest,
     stored_parameters,
 )
@@ -96,13 +97,18 @@ def verify(src: str | Path, out: str | Path) -> VerifyReport:
         raise FlowjaxError(
             f"{out / MANIFEST}: parameters is {manifest.parameters}, but there are {count}"
         )
-    return VerifyReport(
-        tensors=tuple(
+    with utf8_name(out) as named:
+        tensors = tuple(
             result
             for parameter in checkpoint.plan.parameters
-            for result in _compare(parameter, checkpoint, out / PARAMETERS)
-        ),
-        files=dict(_compare_files(directory, out, checkpoint)),
+            for result in _compare(parameter, checkpoint, named / PARAMETERS)
+        )
+    files = dict(_compare_files(directory, out, checkpoint))
+    if manifest.digest not in ("", parameters_digest(out / PARAMETERS)):
+        files[MANIFEST] = "digest is not that of the parameters"
+    return VerifyReport(
+        tensors=tensors,
+        files=files,
         parameters=count,
         cast=None if dtype is None else DTYPES[dtype].name,
     )

@@ -5,6 +5,7 @@ sets are swept on both, and what video tuning changed is printed and drawn per t
 """
 
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def run(out: Path, *, per_task: int = PER_TASK, overwrite: bool) -> None:
         FlowjaxError: `out` exists and `overwrite` is not given, or cannot be written.
     """
     use_persistent_cache()
-    console = Console(stderr=True)
+    console = Console(stderr=True, force_terminal=sys.stderr.isatty())
     inputs = out.with_name(f"{out.name}-inputs")
     for folder, sign in ((inputs, inputs / "shapes"), (out, out / MODELS[0])):
         if folder.exists():

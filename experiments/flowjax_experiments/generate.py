@@ -79,12 +79,12 @@ def run(asked: Asked) -> Generated:
     loaded = load_model(asked.model)
     stop = end_tokens(loaded.path, loaded.tokenizer)
     pathway = read_choice(asked.pathway, loaded, is_open=not asked.options)
-    _say(f"NOTE: {loaded.note}" if loaded.note else "")
     _say("" if pathway is None else f"pathway {pathway.name}, {pathway.form} form")
     if pathway is not None and asked.tokens > 1 and not pathway.last_to_last:
         _say("note: this pathway cuts last->last, so a generated token reads none before it")
 
     prepared = ask_sample(loaded, Sample(asked.video.name, "", asked.video, question))
+    _say(f"NOTE: {prepared.note}" if prepared.note else "")
     prompt = prepared.prompt
     embedded = jax.block_until_ready(prepared.embedded)
     decoder, config = loaded.model.decoder, loaded.config.decoder

@@ -65,6 +65,18 @@ class Asked:
         return self.prompt.layout
 
     @property
+    def note(self) -> str:
+        """What to know when reading results: the model's note, and whether the prompt is too long.
+
+        A prompt is as long as its largest position, which multimodal rotary embedding shares.
+        """
+        known = self.model.config.decoder.positions
+        if known is None or self.prompt.rope_position.max() < known:
+            return self.model.note
+        long = f"there are prompts longer than the {known:,} positions that the model was made for"
+        return "; ".join(filter(None, (self.model.note, long)))
+
+    @property
     def decoder(self) -> Decoder:
         """The decoder of the model."""
         return self.model.model.decoder

@@ -1,5 +1,7 @@
 """The command `flowjax`: thin subcommands that import what they need when they run."""
 
+import io
+import logging
 import os
 import sys
 from typing import Annotated
@@ -50,10 +52,20 @@ def main() -> None:
     """Run the command; a user's mistake is one line on standard error and exit code 2."""
     skip_absent_tpu()
     os.environ["MPLBACKEND"] = "agg"  # figures go to files; a notebook sets one that is not here
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where its cache cannot be
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal cannot show
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except FlowjaxError as error:
         fail(str(error))
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:  # what the system refuses is never a mistake of the program
+        fail(f"{error.filename or 'standard output'}: {error.strerror or error}")
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Exception as error:

@@ -30,6 +30,7 @@ from av.stream import Disposition
 from jaxtyping import Bool, Float64, Int64
 
 from flowjax.errors import FlowjaxError
+from flowjax.files import POINTER, check_fetched
 
 FORMATS = "MP4, MOV, Matroska, WebM or AVI"
 # FFmpeg's names of the same. The list keeps FFmpeg from following playlists and from calling a
@@ -98,8 +99,8 @@ def _check_file(path: Path) -> None:
             raise FlowjaxError(f"{path} is not a regular file; a video file is needed")
         if path.stat().st_size == 0:
             raise FlowjaxError(f"{path} is empty; a video file is needed")
-        with path.open("rb"):
-            pass
+        with path.open("rb") as file:
+            check_fetched(path, file.read(len(POINTER)))
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise FlowjaxError(f"{path} cannot be read: {reason}") from error

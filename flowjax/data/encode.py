@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from flowjax.errors import FlowjaxError
-from flowjax.files import atomically
+from flowjax.files import atomically, writing
 
 # One thread, and no times or versions in the file: the same frames give the same bytes. Looking
 # ahead is off (`zerolatency`), for what x264's decides depends on memory that it did not write.
@@ -43,8 +43,9 @@ def write_mp4(path: Path, frames: Shaped[np.ndarray, "..."], fps: int | float | 
     if rate <= 0:
         raise FlowjaxError(f"{fps} frames per second; the rate must be positive")
     try:
-        atomically(path, lambda temporary: _encode(temporary, frames, rate))
-    except (OSError, av.error.FFmpegError) as error:
+        with writing(path):
+            atomically(path, lambda temporary: _encode(temporary, frames, rate))
+    except av.error.FFmpegError as error:
         raise FlowjaxError(f"{path} cannot be written: {error.strerror or error}") from error
 
 

@@ -25,12 +25,13 @@ from jax.sharding import Mesh
 from tokenizers import Tokenizer
 
 from flowjax.errors import FlowjaxError
-from flowjax.files import read_json
+from flowjax.files import read_json, read_text, utf8_name
 from flowjax.models.array_files import check_array_files
 from flowjax.models.chat import chat_prompt, read_chat_template
 from flowjax.models.registry import Family, Preprocess, families
 from flowjax.models.sharding import one_device, parameter_sharding
 from flowjax.models.video_llm import VideoLLM, VideoLLMConfig, abstract_model, parameter_shapes
+from flowjax.platforms import check_backend
 
 FORMAT = 1
 MANIFEST, PARAMETERS = "flowjax.json", "params"
@@ -133,9 +134,10 @@ def load_model(
 
     Raises:
         FlowjaxError: not a converted model, written by another format version, or its parameters
-            are not exactly those of its configuration.
+            are not exactly those of its configuration; or no device.
     """
     path = Path(path)
+    check_backend()
     manifest = read_manifest(path)
     family = families().get(manifest.family)
     if family is None:
@@ -203,8 +205,10 @@ def restore(
         for name, leaf in stored.items()
     }
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            parameters = checkpointer.restore(path.absolute(), nested(target))
+        with utf8_name(path) as named, ocp.StandardCheckpointer() as checkpointer:
+            parameters = checkpointer.restore(named, nested(target))
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        raise FlowjaxError(f"{path}: no place for the parameters: {_first_line(error)}") from error
     except Exception as error:  # Orbax raises nothing narrower
         raise FlowjaxError(f"{path}: not readable: {_first_line(_cause(error))}") from error
     model = abstract_model(config, target[EMBEDDING].dtype)
@@ -222,8 +226,8 @@ def stored_parameters(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
     if not path.is_dir():
         raise FlowjaxError(f"{path} is missing")
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            tree = checkpointer.metadata(path.absolute()).item_metadata
+        with utf8_name(path) as named, ocp.StandardCheckpointer() as checkpointer:
+            tree = checkpointer.metadata(named).item_metadata
     except Exception as error:  # Orbax raises nothing narrower
         raise FlowjaxError(
             f"{path}: not an Orbax checkpoint: {_first_line(_cause(error))}"
@@ -377,7 +381,9 @@ def read_tokenizer(path: Path) -> Tokenizer:
             "AutoTokenizer.from_pretrained(DIR, use_fast=True).save_pretrained(DIR)"
         )
     try:
-        return Tokenizer.from_file(str(path))
+        return Tokenizer.from_str(read_text(path))
+    except FlowjaxError:
+        raise
     except Exception as error:  # the library raises nothing narrower
         raise FlowjaxError(f"{path}: not a tokenizer: {_first_line(error)}") from error
 

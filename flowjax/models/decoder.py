@@ -27,6 +27,7 @@ class DecoderConfig:
     """Sizes and variants of a decoder; no default, so that none is silently assumed.
 
     window: positions that a row reads at most, itself the last (a sliding window); None for all.
+    positions: that it was made to tell apart, as far as its configuration says.
     """
 
     vocabulary: int
@@ -42,6 +43,7 @@ class DecoderConfig:
     qk_norm: bool
     tied_embeddings: bool
     window: int | None
+    positions: int | None = None
 
 
 class Keep(NamedTuple):

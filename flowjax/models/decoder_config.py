@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from flowjax.errors import FlowjaxError
 from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.decoder import DecoderConfig
-from flowjax.models.rope_config import read_rope
+from flowjax.models.rope_config import known_positions, read_rope
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,8 @@ def _read(
         raise FlowjaxError(
             f"{text.name('head_dim')} is {head_dim}; rotary embedding needs it to be even"
         )
+    positions = text.positive("max_position_embeddings", defaults.positions)
+    known = known_positions(text, positions)
     config = DecoderConfig(
         vocabulary=rows,
         width=width,
@@ -213,16 +215,12 @@ def _read(
         kv_heads=kv_heads,
         head_dim=head_dim,
         norm_eps=text.positive_float("rms_norm_eps", defaults.norm_eps),
-        rope=read_rope(
-            text,
-            head_dim,
-            text.positive("max_position_embeddings", defaults.positions),
-            defaults.original_positions,
-        ),
+        rope=read_rope(text, head_dim, positions, defaults.original_positions),
         qkv_bias=qkv_bias,
         qk_norm=qk_norm,
         tied_embeddings=text.take("tie_word_embeddings", bool, False),
         window=window,
+        positions=known,
     )
     text.finish(*unread)
     return config

@@ -1,6 +1,7 @@
 """Reading the rotary embedding of a Hugging Face configuration."""
 
 import math
+from collections.abc import Mapping
 
 from flowjax.errors import FlowjaxError
 from flowjax.hf_config import HFConfig
@@ -66,6 +67,26 @@ def read_rope(
             )
     scaling.finish()
     return rope
+
+
+def known_positions(text: HFConfig, positions: int) -> int:
+    """How many positions a decoder was made to tell apart.
+
+    Files disagree on whether `max_position_embeddings`, here `positions`, is that number before or
+    after scaling by a factor; the larger one is taken.
+
+    Args:
+        text: as `read_rope` is given it; nothing is taken.
+        positions: its `max_position_embeddings`.
+    """
+    field = text.peek("rope_parameters") or text.peek("rope_scaling")
+    scaling = field if isinstance(field, Mapping) else {}
+    factor, original = scaling.get("factor"), scaling.get(ORIGINAL, positions)
+    kind = scaling.get("rope_type", scaling.get("type"))
+    numbers = all(type(value) in (int, float) for value in (factor, original))
+    if kind not in ("linear", "dynamic", "yarn") or not numbers:
+        return positions
+    return max(positions, int(factor * original))
 
 
 def _kind(scaling: HFConfig) -> str:

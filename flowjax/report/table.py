@@ -43,7 +43,9 @@ class Table:
             shown.add_column(name, justify="right")
         for row in self.rows:
             shown.add_row(*map(escape, row))
-        Console(width=None if sys.stdout.isatty() else WIDTH).print(shown)
+        # Without force_terminal, FORCE_COLOR makes a terminal of a file.
+        terminal = sys.stdout.isatty()
+        Console(width=None if terminal else WIDTH, force_terminal=terminal).print(shown)
 
 
 def ends(interval: Interval, form: str) -> str:

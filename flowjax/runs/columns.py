@@ -48,7 +48,7 @@ def shared_columns(asked: Asked, base_id: int | None) -> dict[str, Any]:
         "sample_id": asked.sample.sample_id,
         "task": asked.sample.task,
         "model": asked.model.name,
-        "model_note": asked.model.note,
+        "model_note": asked.note,
         "version": __version__,
     }
     if base_id is None:

@@ -57,7 +57,7 @@ def measure(
             outcome,
             asked.model.tokenizer,
             model=asked.model.name,
-            note=asked.model.note,
+            note=asked.note,
         )
 
     return int(jnp.argmax(answers.base)), rows

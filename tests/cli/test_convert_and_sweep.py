@@ -217,6 +217,7 @@ def test_convert_verify(flowjax, checkpoint, model, tmp_path):
     result = flowjax("convert", "--verify", damaged, checkpoint)
     assert result.code == 1, result.err
     assert "language_model.lm_head.weight" in result.out
+    assert "flowjax.json: digest is not that of the parameters" in result.out
 
 
 def test_pooling_shape_changes_frames_and_tokens(flowjax, checkpoint, tmp_path):

@@ -23,14 +23,20 @@ for words in json.loads(sys.argv[1]):
 
 
 def test_only_what_a_command_says(checkpoint, asked, tmp_path):
-    """With libtpu where it is installed, and the variables that a notebook or a CI job sets."""
-    out = tmp_path / "model"
+    """With libtpu where it is installed, and the variables that notebooks, CI jobs and logs set.
+
+    No home can be written to, and output goes into a file that takes ASCII only.
+    """
+    out = tmp_path / "mod\u00e8le"
     sweep = [*asked, "--out", tmp_path / "run", "--edges", "cross-frame", "--window", 3]
     sweep[1] = out
     commands = [["convert", checkpoint, out, "--note", NOTE], sweep, ["figures", tmp_path / "run"]]
     environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"} | {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "FORCE_COLOR": "1",
+        "HOME": "/proc",
+        "XDG_CACHE_HOME": "",
+        "PYTHONIOENCODING": "ascii",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
     done = subprocess.run(
@@ -42,6 +48,7 @@ def test_only_what_a_command_says(checkpoint, asked, tmp_path):
     assert done.stderr == ""
     assert done.returncode == 0
     assert done.stdout.count("results.parquet") == 2
+    assert done.stdout.isascii() and "\x1b" not in done.stdout
 
 
 def device(bus, name, vendor, kind):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import jax
+import orbax.checkpoint as ocp
 import pytest
 
 from flowjax.errors import FlowjaxError
@@ -199,3 +200,31 @@ def test_each_process_reads_only_its_shards(tmp_path, tiny_config, pllava_oracle
         assert process.returncode == 0, errors
         read = int(output.rsplit("bytes ", 1)[1])
         assert 0.45 * total < read < 0.6 * total
+
+
+def test_what_jax_says_is_not_blamed_on_the_model(model, monkeypatch):
+    full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.StandardCheckpointer, "restore", lambda *_: raised(full))
+        refused(model, "params: no place for the parameters: RESOURCE_EXHAUSTED: Out of memory")
+    absent = RuntimeError("Unable to initialize backend 'cuda': Backend 'cuda' is not in the list")
+    for error, words in ((absent, str(absent)), (AssertionError(), "no such backend is installed")):
+        with monkeypatch.context() as patch:
+            patch.setenv("JAX_PLATFORMS", "cuda")
+            patch.setattr(jax, "devices", lambda error=error: raised(error))
+            refused(model, f"JAX cannot start with JAX_PLATFORMS=cuda: {words}")
+
+
+def raised(error):
+    raise error
+
+
+def test_pointers_of_git_lfs_and_byte_order_marks(model):
+    config = model / "config.json"
+    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
+    load_model(model, parameters=False)
+    for name in ("tokenizer.json", "config.json", "flowjax.json"):
+        (model / name).write_text(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n"
+        )
+        refused(model, f"{name} only points to a file that Git LFS has not fetched", "git lfs pull")

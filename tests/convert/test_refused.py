@@ -68,6 +68,16 @@ def _swapped(tensor):
     return dtype, shape[::-1], content
 
 
+def test_a_pointer_of_git_lfs(weights, refused):
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    refused("model.safetensors only points to a file that Git LFS has not fetched", "git lfs pull")
+
+
+def test_files_that_macos_leaves_are_not_looked_at(source, tmp_path):
+    (source / "._model.safetensors").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    convert(source, tmp_path / "out")
+
+
 def test_unknown_key(weights, refused):
     rewrite(weights, lambda tensors: tensors.update({"model.extra": ("F32", [1], b"\0" * 4)}))
     refused("model.extra is unknown")

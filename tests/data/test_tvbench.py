@@ -63,7 +63,7 @@ def test_a_changed_file_is_read_anew(benchmark):
     [
         ({"question": ""}, "entry 1: question must be a text"),
         ({"question": None}, "entry 1: question must be a text"),
-        ({"question": "half \ud83d"}, "entry 1: question is no text: character 5 is U+D83D"),
+        ({"question": "half \ud83d"}, "entry 1: question is no text: character 5 is U\\+D83D"),
         ({"candidates": "ab"}, "entry 1: candidates must be a list"),
         ({"candidates": ["b"]}, "entry 1: candidates must be 2 to 26; it has 1"),
         ({"candidates": ["b", " "]}, r"entry 1: option \(B\) is empty"),

@@ -39,6 +39,24 @@ def spellings(kind, fields, theta):
     yield {"rope_parameters": {"rope_type": kind, "rope_theta": theta, **fields}}
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "known"),
+    [
+        ("yarn", YARN, 32768),
+        ("yarn", YARN | {"factor": 8.0}, 65536),
+        ("yarn", {"factor": 4.0}, 131072),
+        ("linear", {"factor": 2.0}, 65536),
+        ("dynamic", {"factor": 2}, 65536),
+        ("llama3", LLAMA3 | {"factor": 32.0}, 32768),
+        ("default", {}, 32768),
+    ],
+)
+def test_how_many_positions_a_decoder_knows(kind, fields, known):
+    for spelled in spellings(kind, fields, 1e4):
+        decoder = read_decoder(HFConfig({"model_type": "llama", **SIZES, **spelled}, "c: "))
+        assert decoder.positions == known
+
+
 @pytest.mark.parametrize("kind, fields", CASES)
 @pytest.mark.parametrize("theta", [10000.0, 1000000.0])
 def test_plain(kind, fields, theta):

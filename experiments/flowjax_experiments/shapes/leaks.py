@@ -126,7 +126,8 @@ def show(leaks: Sequence[Leak]) -> None:
             f"{of.mean:.3f} [{of.low:.3f}, {of.high:.3f}]" for of in (leak.question, leak.frame)
         ]
         shown.add_row(leak.task, f"{leak.chance:.3f}", *cells)
-    Console(width=None if sys.stdout.isatty() else 110).print(shown)
+    terminal = sys.stdout.isatty()
+    Console(width=None if terminal else 110, force_terminal=terminal).print(shown)
 
 
 def _training_questions(seed: int) -> tuple[Asked, dict[str, int]]:
