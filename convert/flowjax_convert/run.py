@@ -13,7 +13,7 @@ import numpy as np
 
 from flowjax.data.prompt import Question, VideoShape
 from flowjax.errors import FlowjaxError
-from flowjax.files import read_json, utf8_name
+from flowjax.files import printable, read_json, utf8_name
 from flowjax.models.chat import JINJA, built_frame, frame_of, read_chat_template
 from flowjax.models.checkpoint import (
     CHAT,
@@ -167,7 +167,7 @@ def convert(
         format=FORMAT,
         family=config.family,
         name=_name(src),
-        source=str(src),
+        source=printable(src),
         note=note,
         flowjax_version=__version__,
         overrides={option: value for option, value in overrides.items() if value is not None},
@@ -324,7 +324,8 @@ def other_prompt(
 
 def _name(src: str | Path) -> str:
     """The last part of a directory's path or a repository's id."""
-    return Path(src).resolve().name if Path(src).is_dir() else str(src).rsplit("/", 1)[-1]
+    name = Path(src).resolve().name if Path(src).is_dir() else str(src).rsplit("/", 1)[-1]
+    return printable(name)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

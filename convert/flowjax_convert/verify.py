@@ -9,7 +9,7 @@ import tensorstore as ts
 from jaxtyping import Shaped
 
 from flowjax.errors import FlowjaxError
-from flowjax.files import read_json
+from flowjax.files import read_json, utf8_name
 from flowjax.models.checkpoint import (
     CONFIG,
     MANIFEST,
