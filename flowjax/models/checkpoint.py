@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, get_origin, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -285,8 +285,9 @@ def read_manifest(path: Path) -> Manifest:
             f"{path / MANIFEST}: field {wrong[0]} is "
             f"{'missing' if wrong[0] in kinds else 'unknown'}; convert the model again"
         )
+    hints = get_type_hints(Manifest)
     for name, value in fields.items():
-        wanted = get_origin(kinds[name].type) or kinds[name].type
+        wanted = get_origin(hints[name]) or hints[name]
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise FlowjaxError(
                 f"{path / MANIFEST}: field {name} is {value!r}; convert the model again"
