@@ -5,6 +5,8 @@ pillow::
 
     python tests/convert/record_writers.py tests/convert/recorded
 
+With names of cases after the folder, only these are recorded, beside those that are there.
+
 Every model starts from fields as the released `config.json` has them, made small, and is saved with
 `save_pretrained`, as fine-tunes are; so is its processor. The result, `writers-VERSION.json.gz`, is
 one object: case -> {"files": {name: content}, "keys": {key: [dtype, shape]}}. No weights are kept.
@@ -106,6 +108,48 @@ NEXT_VIDEO: Fields = {
     "video_token_index": TOKEN["<video>"],
 }
 LINEAR: Fields = {**LLAMA, "rope_scaling": {"factor": 2.5, "type": "linear"}}
+MISTRAL: Fields = {
+    "model_type": "mistral",
+    **TEXT,
+    "max_position_embeddings": 32768,
+    "rope_theta": 1000000.0,
+    "sliding_window": None,
+}
+"""As llava-v1.6-mistral-7b-hf and LLaVA-NeXT-Video-7B-32K-hf have it: without a window."""
+
+VIDEO_LLAVA: Fields = {
+    **LLAVA,
+    "video_token_index": TOKEN["<video>"],
+    "image_seq_length": 256,
+    "video_seq_length": 2056,
+}
+SMOLVLM: Fields = {
+    "image_token_id": TOKEN["<image>"],
+    "scale_factor": 2,
+    "text_config": {
+        **LLAMA,
+        "architectures": ["VLlama3ForCausalLM"],
+        "is_llama_config": True,
+        "neftune_noise_alpha": 0.0,
+        "perceiver_config": {"model_type": "vllama3", "resampler_depth": 6},
+        "pixel_shuffle_factor": 4,
+        "qk_layer_norms": False,
+        "rope_interleaved": False,
+        "use_resampler": False,
+    },
+    "vision_config": {
+        "model_type": "smolvlm_vision",
+        "hidden_size": 32,
+        "image_size": 56,
+        "intermediate_size": 48,
+        "max_image_size": {"longest_edge": 56},
+        "num_attention_heads": 2,
+        "num_hidden_layers": 3,
+        "patch_size": 14,
+        "size": {"longest_edge": 224},
+        "use_base_siglip": True,
+    },
+}
 ONEVISION: Fields = {
     **PINPOINTS,
     "image_token_index": TOKEN["<image>"],
@@ -251,6 +295,14 @@ CASES: tuple[tuple[str, str, str, str, Fields], ...] = (
      "LlavaNextVideo", NEXT_VIDEO),
     ("llava_next_video-linear", "LlavaNextVideoConfig", "LlavaNextVideoForConditionalGeneration",
      "", {**NEXT_VIDEO, "text_config": LINEAR}),
+    ("llava_next-mistral", "LlavaNextConfig", "LlavaNextForConditionalGeneration", "",
+     {**LLAVA, **PINPOINTS, "text_config": MISTRAL}),
+    ("llava_next_video-mistral", "LlavaNextVideoConfig", "LlavaNextVideoForConditionalGeneration",
+     "", {**NEXT_VIDEO, "text_config": MISTRAL}),
+    ("video_llava", "VideoLlavaConfig", "VideoLlavaForConditionalGeneration", "", VIDEO_LLAVA),
+    ("smolvlm", "SmolVLMConfig", "SmolVLMForConditionalGeneration", "", SMOLVLM),
+    ("smolvlm-tied", "SmolVLMConfig", "SmolVLMForConditionalGeneration", "",
+     both_tied(SMOLVLM, "text_config")),
     ("llava_onevision", "LlavaOnevisionConfig", "LlavaOnevisionForConditionalGeneration",
      "LlavaOnevision", ONEVISION),
     ("llava_onevision-tied", "LlavaOnevisionConfig", "LlavaOnevisionForConditionalGeneration", "",
@@ -351,9 +403,12 @@ def record(case: tuple[str, str, str, str, Fields]) -> Fields:
 
 
 def main() -> None:
-    recorded: dict[str, Fields] = {}
+    path = Path(sys.argv[1]) / f"writers-{transformers.__version__}.json.gz"
+    chosen, recorded = sys.argv[2:], dict[str, Fields]()
+    if chosen:
+        recorded |= json.loads(gzip.decompress(path.read_bytes()))
     for case in CASES:
-        if not hasattr(transformers, case[1]):
+        if not hasattr(transformers, case[1]) or (chosen and case[0] not in chosen):
             continue
         try:
             recorded[case[0]] = record(case)
@@ -361,7 +416,6 @@ def main() -> None:
             print(f"{transformers.__version__} {case[0]}", file=sys.stderr)
             traceback.print_exc(limit=-3)
     content = json.dumps(recorded, sort_keys=True).encode()
-    path = Path(sys.argv[1]) / f"writers-{transformers.__version__}.json.gz"
     path.write_bytes(gzip.compress(content, 9, mtime=0))
     print(path, sorted(recorded), len(content))
 

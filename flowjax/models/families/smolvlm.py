@@ -32,6 +32,11 @@ The released processor takes one a second instead, and at most 64, so that their
 
 UNREAD = (
     Unread(
+        ("_pad_token_id",),
+        "the token that generation pads with",
+        "transformers.SmolVLMConfig, 5",
+    ),
+    Unread(
         ("freeze_config", "use_reentrant_checkpointing", "image_seq_len", "video_sampling"),
         "training, and what the processor reads of its own file",
         "transformers.SmolVLMConfig, 4.50 to 5, does not read them",
