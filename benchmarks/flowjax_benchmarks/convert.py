@@ -22,9 +22,9 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from flowjax.folders import sync
 from flowjax.platforms import skip_absent_tpu
 from flowjax_benchmarks.synthetic import write_checkpoint
-from flowjax_convert.output import sync
 
 SIDE_FILES = Path(__file__).parents[2] / "tests/oracle/data/pllava"
 PACKAGES = ("jax", "orbax-checkpoint", "tensorstore", "numpy", "huggingface_hub")

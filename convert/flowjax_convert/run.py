@@ -13,7 +13,8 @@ import numpy as np
 
 from flowjax.data.prompt import Question, VideoShape
 from flowjax.errors import FlowjaxError
-from flowjax.files import printable, read_json, utf8_name
+from flowjax.files import printable, read_json, utf8_name, writing
+from flowjax.folders import new_directory
 from flowjax.models.chat import JINJA, built_frame, frame_of, read_chat_template
 from flowjax.models.checkpoint import (
     CHAT,
@@ -40,7 +41,7 @@ from flowjax_convert.adapter import adapted
 from flowjax_convert.adapter_config import ADAPTER_CONFIG, read_adapter_config
 from flowjax_convert.hub import local_directory
 from flowjax_convert.mapping import table_of
-from flowjax_convert.output import check_output, check_space, new_directory
+from flowjax_convert.output import check_output, check_space
 from flowjax_convert.plan import Plan, make_plan
 from flowjax_convert.quantised import check_not_quantised, check_plain_keys
 from flowjax_convert.source import Source, open_source
@@ -174,7 +175,7 @@ def convert(
         parameters=plan.count,
         dtype={parameter.path: parameter.dtype.name for parameter in plan.parameters},
     )
-    with new_directory(out) as partial:
+    with writing(out), new_directory(out, MANIFEST) as partial:
         for name in SIDE_FILES:
             if (directory / name).is_file():
                 (partial / name).parent.mkdir(exist_ok=True)

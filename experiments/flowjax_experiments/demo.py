@@ -4,6 +4,7 @@ An image model and the video model tuned from it answer the same questions; the 
 sets are swept on both, and what video tuning changed is printed and drawn per task.
 """
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from flowjax.data.shapes.benchmark import write_benchmark
 from flowjax.data.shapes.tasks import VIDEO_TASKS
 from flowjax.data.tvbench import read_tvbench
 from flowjax.errors import FlowjaxError
+from flowjax.files import writing
+from flowjax.folders import is_free
 from flowjax.models.checkpoint import load_model
 from flowjax.report.arrays import grouped
 from flowjax.report.curves import strongest
@@ -43,12 +46,15 @@ def run(out: Path, *, per_task: int = PER_TASK, overwrite: bool) -> None:
     """
     use_persistent_cache()
     console = Console(stderr=True, force_terminal=sys.stderr.isatty())
+    out = Path(os.path.realpath(out))
     inputs = out.with_name(f"{out.name}-inputs")
     for folder, sign in ((inputs, inputs / "shapes"), (out, out / MODELS[0])):
-        if folder.exists():
-            if not overwrite or not sign.is_dir():
-                raise FlowjaxError(f"{folder} already exists; remove it or give another --out")
-            shutil.rmtree(folder)
+        with writing(folder):
+            if not is_free(folder):
+                if not overwrite or not sign.is_dir():
+                    raise FlowjaxError(f"{folder} already exists; remove it or give another --out")
+                for entry in folder.iterdir():
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     console.print(f"Making {per_task} videos of each of {len(VIDEO_TASKS)} tasks")
     write_benchmark(inputs / "shapes", split="test", per_task=per_task, tasks=tuple(VIDEO_TASKS))
     samples = read_tvbench(inputs / "shapes", tuple(VIDEO_TASKS))

@@ -22,33 +22,35 @@ import tensorflow_datasets as tfds
 from flowjax.cache import cache_folder
 
 Fields = Mapping[str, Any]
-"""The features of `TVBench`, with texts as `str`."""
+"""The features of `TVBench` with texts as `str`, and numbers of seconds as `float`."""
 
 SPLIT = "questions"
+SECONDS = ("start", "end")
 
 
 class TVBench(tfds.core.GeneratorBasedBuilder):
     """The questions of one task; each example is one entry of its file.
 
-    `start` and `end` are NaN where a question is about the whole video.
+    `start` and `end` are "nan" where a question is about the whole video; they are texts, for the
+    library keeps numbers as float32.
     """
 
-    VERSION = tfds.core.Version("2.0.0")
+    VERSION = tfds.core.Version("2.1.0")
 
     def __init__(self, *, entries: Sequence[Fields], data_dir: Path) -> None:
         self._entries = entries
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        text, seconds = tfds.features.Text(), tfds.features.Scalar(dtype=np.float64)
+        text = tfds.features.Text()
         features = {
             "entry": tfds.features.Scalar(dtype=np.int64),
             "question": text,
             "candidates": tfds.features.Sequence(text),
             "answer": text,
             "video": text,
-            "start": seconds,
-            "end": seconds,
+            "start": text,
+            "end": text,
         }
         return tfds.core.DatasetInfo(
             builder=self,
@@ -61,7 +63,9 @@ class TVBench(tfds.core.GeneratorBasedBuilder):
         return {SPLIT: self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        yield from enumerate(map(dict, self._entries))
+        for index, fields in enumerate(self._entries):
+            seconds = {name: repr(fields[name]) for name in SECONDS}
+            yield index, {**fields, **seconds}
 
 
 def kept(entries: Sequence[Fields]) -> Sequence[Fields]:
@@ -117,6 +121,5 @@ def _fields(example: Mapping[str, Any]) -> dict[str, Any]:
         **texts,
         "entry": int(example["entry"]),
         "candidates": [candidate.decode() for candidate in example["candidates"]],
-        "start": float(example["start"]),
-        "end": float(example["end"]),
+        **{name: float(example[name]) for name in SECONDS},
     }

@@ -229,6 +229,9 @@ class RunStore:
             if self._replace:
                 self._clear()
                 self._replace = False
+            for folder in (".", PARTS, FAILED):  # what killed runs left half-written
+                for leftover in (self._folder / folder).glob(".*.*.????????"):
+                    leftover.unlink()
             if self._found() is None:
                 text = json.dumps(self._manifest, indent=1, sort_keys=True)
                 atomically(

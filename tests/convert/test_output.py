@@ -13,8 +13,8 @@ import pytest
 import flowjax_convert.output
 import flowjax_convert.run
 from flowjax.errors import FlowjaxError
+from flowjax.folders import new_directory
 from flowjax.models.checkpoint import read_manifest
-from flowjax_convert.output import new_directory
 from flowjax_convert.run import convert as run_conversion
 from flowjax_convert.verify import verify
 from tests.convert.checkpoints import tensors_of
@@ -65,10 +65,20 @@ def test_overwrite_replaces_a_model(tiny, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_overwrite_takes_an_empty_directory(tiny, tmp_path):
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_empty_directory_is_taken(tiny, tmp_path, overwrite):
     (tmp_path / "out").mkdir()
-    run_conversion(tiny, tmp_path / "out", overwrite=True)
+    run_conversion(tiny, tmp_path / "out", overwrite=overwrite)
     assert not verify(tiny, tmp_path / "out").differences
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tiny, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for note in ("old", "new"):
+        run_conversion(tiny, tmp_path / "link", note=note, overwrite=True)
+        assert read_manifest(tmp_path / "out").note == note
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "out"]
+    assert (tmp_path / "link").is_symlink()
 
 
 def test_overwrite_replaces_nothing_else(tiny, tmp_path):
@@ -127,7 +137,7 @@ def test_write_that_fails_midway_leaves_nothing(tiny, tmp_path):
 
 def test_an_exception_or_interrupt_leaves_nothing(tmp_path):
     for error in (ValueError, KeyboardInterrupt, SystemExit):
-        with pytest.raises(error), new_directory(tmp_path / "out") as partial:
+        with pytest.raises(error), new_directory(tmp_path / "out", "flowjax.json") as partial:
             (partial / "half").write_text("half")
             raise error
         assert not list(tmp_path.iterdir())
@@ -139,7 +149,7 @@ def test_leftovers_of_this_out_only_are_removed(tmp_path):
     for path in mine + others:
         path.mkdir()
         (path / "file").touch()
-    with new_directory(tmp_path / "o[u]t") as partial:
+    with new_directory(tmp_path / "o[u]t", "flowjax.json") as partial:
         (partial / "whole").touch()
     assert not any(path.exists() for path in mine)
     assert all(path.exists() for path in others)
@@ -149,17 +159,20 @@ def test_leftovers_of_this_out_only_are_removed(tmp_path):
 def test_old_model_comes_back_if_its_replacement_never_arrived(tiny, tmp_path):
     run_conversion(tiny, tmp_path / "out", note="old")
     (tmp_path / "out").rename(tmp_path / ".out.old-abcdefgh")
-    with pytest.raises(ValueError, match="stop"), new_directory(tmp_path / "out"):
+    with pytest.raises(ValueError, match="stop"), new_directory(tmp_path / "out", "flowjax.json"):
         raise ValueError("stop")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert read_manifest(tmp_path / "out").note == "old"
 
 
 def test_two_runs_for_one_out(tmp_path):
-    with new_directory(tmp_path / "out") as partial:
+    with new_directory(tmp_path / "out", "flowjax.json") as partial:
         (partial / "first").touch()
         message = "another process is writing it"
-        with pytest.raises(FlowjaxError, match=message), new_directory(tmp_path / "out"):
+        with (
+            pytest.raises(FlowjaxError, match=message),
+            new_directory(tmp_path / "out", "flowjax.json"),
+        ):
             raise AssertionError
     assert (tmp_path / "out" / "first").exists()
 

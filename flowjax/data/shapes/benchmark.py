@@ -1,7 +1,7 @@
 """The benchmark on disk, in TVBench's layout (see `flowjax.data.tvbench`)."""
 
 import json
-import shutil
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from flowjax.data.shapes.paint import frames
 from flowjax.data.shapes.tasks import IMAGE_TASKS, VIDEO_TASKS, Draw, draw_question
 from flowjax.data.shapes.world import SPLITS
 from flowjax.errors import FlowjaxError
-from flowjax.files import check_writable
+from flowjax.files import check_writable, writing
+from flowjax.folders import is_free, new_directory
 from flowjax.progress import progress_bar
 
 FRAMES, FPS, SIZE = 24, 12, 96
@@ -20,6 +21,9 @@ FRAMES, FPS, SIZE = 24, 12, 96
 
 TIMED = ("action_sequence",)
 """Tasks whose questions say from when to when they ask, as TVBench's do."""
+
+SIGN = "json"
+"""The folder of the questions."""
 
 TASKS = tuple(VIDEO_TASKS | IMAGE_TASKS)
 
@@ -52,16 +56,16 @@ def write_benchmark(
         raise FlowjaxError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
     if per_task < 1:
         raise FlowjaxError(f"{per_task} questions per task: give at least 1")
-    if out.exists() and not (overwrite and (out / "json").is_dir() and (out / "video").is_dir()):
+    with writing(out):
+        free = is_free(out)
+    if not free and not (overwrite and (out / SIGN).is_dir() and (out / "video").is_dir()):
         raise FlowjaxError(
             f"{out} already exists; choose another folder"
             + ("" if overwrite else " or give --overwrite")
         )
-    check_writable(out)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        (partial / "json").mkdir(parents=True)
+    check_writable(Path(os.path.realpath(out)))
+    with writing(out), new_directory(out, SIGN) as partial:
+        (partial / SIGN).mkdir()
         with progress_bar("videos", len(tasks) * per_task) as advance:
             for task in tasks:
                 number = TASKS.index(task)
@@ -71,14 +75,7 @@ def write_benchmark(
                     entries.append(_write_question(partial, task, turn, split, (seed, number)))
                     advance(1)
                 text = json.dumps(entries, indent=1)
-                (partial / "json" / f"{task}.json").write_text(text + "\n", encoding="utf-8")
-        if out.exists():
-            shutil.rmtree(out)
-        partial.rename(out)
-    except OSError as error:
-        raise FlowjaxError(f"{out} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+                (partial / SIGN / f"{task}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _write_question(

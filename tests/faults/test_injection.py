@@ -1,0 +1,31 @@
+"""Some writes of every command fail; `make test-all` has every one fail."""
+
+import pytest
+
+from tests.faults.harness import COMMANDS, FAULTS, Found, build, inject
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory):
+    found = build(tmp_path_factory.mktemp("shim"))
+    if found is None:
+        pytest.skip("what fails the system's calls is written in C, and there is no compiler")
+    return found
+
+
+def check(found: dict[str, Found], names) -> None:
+    assert set(found) == set(names)
+    for name, of in found.items():
+        assert of.calls > 20 and set(of.tried) == set(FAULTS)
+        assert of.absorbed < sum(of.tried.values()), f"{name}: no fault was felt"
+        assert not of.problems, "\n".join(of.problems)
+
+
+def test_some_writes_of_every_command(shim, tmp_path):
+    check(inject(tmp_path, shim, list(COMMANDS), points=3, kills=1), COMMANDS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_write(shim, name, tmp_path):
+    check(inject(tmp_path, shim, [name]), [name])
