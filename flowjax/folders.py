@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flowjax.errors import FlowjaxError
@@ -85,7 +85,8 @@ def _replace(partial: Path, out: Path) -> None:
         raise
     parent = os.open(out.parent, os.O_RDONLY)
     try:
-        os.fsync(parent)
+        with suppress(OSError):  # it is there, whatever a power cut may do to it
+            os.fsync(parent)
     finally:
         os.close(parent)
     if old is not None:
