@@ -1,4 +1,4 @@
-"""Some writes of every command fail; `make test-all` has every one fail."""
+"""Some writes of a sweep fail; `make test-all` has every write of every command fail."""
 
 import pytest
 
@@ -21,8 +21,8 @@ def check(found: dict[str, Found], names) -> None:
         assert not of.problems, "\n".join(of.problems)
 
 
-def test_some_writes_of_every_command(shim, tmp_path):
-    check(inject(tmp_path, shim, list(COMMANDS), points=3, kills=1), COMMANDS)
+def test_some_writes_of_a_sweep(shim, tmp_path):
+    check(inject(tmp_path, shim, ["sweep"], points=2, kills=1), ["sweep"])
 
 
 @pytest.mark.slow
