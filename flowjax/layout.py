@@ -158,12 +158,14 @@ class EncodedPrompt:
     video_position: int32 [video], positions that video embeddings take, in order.
     rope_position: int32 [axes, n], what rotary embedding reads; see `rope_positions`.
     layout: the groups of all n positions.
+    text: the prompt's, with one placeholder for each part of the video.
     """
 
     ids: Int[np.ndarray, " n"]
     video_position: Int[np.ndarray, " video"]
     rope_position: Int[np.ndarray, "axes n"]
     layout: TokenLayout
+    text: str
 
 
 def encode_prompt(prompt: Prompt, tokenizer: Tokenizer) -> EncodedPrompt:
@@ -209,6 +211,7 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer) -> EncodedPrompt:
         np.array(video_position, np.int32),
         rope_positions(len(ids), starts, prompt.grids),
         TokenLayout.from_cells(cells, prompt.true_option),
+        prompt.text,
     )
 
 

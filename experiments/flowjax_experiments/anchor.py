@@ -31,7 +31,8 @@ from flowjax.runs.finished import Run
 from flowjax.runs.selection import Selection
 from flowjax.sweeps.engine import planned
 from flowjax.sweeps.protocol import protocol
-from flowjax.sweeps.rows import decode_each, relative_change
+from flowjax.sweeps.rows import relative_change
+from flowjax.token_text import token_texts
 from flowjax_experiments.sweep import Edges, Window, fitted
 
 EDGE_SETS = ("cross-frame", "vql-to-ql")
@@ -53,13 +54,15 @@ class Anchor(Analysis):
         *OF_SAMPLE,
         ("token", pa.int32(), "which generated token is the anchor, from 1"),
         ("generated", pa.string(), "text of the tokens before it"),
-        ("anchor", pa.string(), "text of the anchor"),
+        ("anchor", pa.string(), "text of the anchor, with blanks before it"),
+        ("anchor_id", pa.int32(), "its token id"),
         ("edge_set", pa.string(), "the edge set that the edge is reported under"),
         ("edge", pa.string(), "the edges cut, source->target, joined by +"),
         ("head", pa.int32(), "the head they are cut in, 0-based; -1 for all"),
         ("centre", pa.int32(), "the window's centre layer, 0-based"),
         ("width", pa.int32(), "the window's width in layers"),
         ("new_token", pa.string(), "most probable token in its place with the knockout"),
+        ("new_id", pa.int32(), "its token id"),
         ("base_probability", pa.float64(), "probability of the anchor, 0 to 1"),
         ("new_probability", pa.float64(), "the same with the knockout"),
         ("relative_change", pa.float64(), "(new - base) * 100 / base, percent"),
@@ -110,8 +113,9 @@ class Anchor(Analysis):
                 new = np.asarray(jax.nn.softmax(jnp.asarray(logits))[:, anchor], np.float64)
                 alike = {
                     "token": self.token,
-                    "generated": tokenizer.decode(before),
-                    "anchor": tokenizer.decode([anchor]),
+                    "generated": tokenizer.decode(before, skip_special_tokens=False),
+                    "anchor": token_texts(tokenizer, [anchor])[0],
+                    "anchor_id": anchor,
                     "width": swept.width,
                     "base_probability": base,
                 }
@@ -120,7 +124,8 @@ class Anchor(Analysis):
                     "edge": [cell.knockout.name for cell in cells],
                     "head": [cell.head for cell in cells],
                     "centre": [cell.centre for cell in cells],
-                    "new_token": decode_each(tokenizer, logits.argmax(axis=1)),
+                    "new_token": token_texts(tokenizer, logits.argmax(axis=1).tolist()),
+                    "new_id": logits.argmax(axis=1).astype(np.int32),
                     "new_probability": new,
                     "relative_change": relative_change(base, new),
                 }

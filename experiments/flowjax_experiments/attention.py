@@ -36,11 +36,11 @@ from flowjax.report.table import JUDGED, LAYER, Table, judged, mean, tested_note
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Rows, Work
 from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run
-from flowjax.sweeps.protocol import parse_heads
+from flowjax.sweeps.protocol import TOKEN, parse_heads
 from flowjax_experiments.lens import Drawn, Layers
 
-MEAN = -1
-"""The `head` of rows that are means over heads."""
+MEAN, MOST = -1, -2
+"""The `head` of rows that are means over heads, and of those that are the largest of any head."""
 
 MOST_HEADS = 4
 """More heads than this are kept as rows but not drawn one by one."""
@@ -61,9 +61,9 @@ class Attention(Analysis):
         ("cut_from", pa.int32(), "the first layer they were cut in, 0-based; -1 if none"),
         ("cut_to", pa.int32(), "the last layer they were cut in, 0-based; -1 if none"),
         ("layer", pa.int32(), "0-based"),
-        ("head", pa.int32(), "0-based; -1 for the mean over heads"),
+        ("head", pa.int32(), "0-based; -1 for the mean over heads, -2 for the largest of any"),
         ("frame", pa.int32(), "the frame that is read, 0-based"),
-        ("attention", pa.float64(), "to all of the frame's tokens, 0 to 1"),
+        ("attention", pa.float64(), "to all of the frame's tokens, 0 to 1; of head -2 their sum"),
         ("rows", pa.int32(), "of the frame's grid"),
         ("columns", pa.int32(), "of the frame's grid"),
         ("weights", pa.list_(pa.float32()), "to every grid place, row by row, 0 to 1"),
@@ -71,11 +71,12 @@ class Attention(Analysis):
     CHOSEN = "correct"
 
     target: Annotated[
-        str, Option("The token group whose attention is read: last, option_A, question...")
+        str,
+        Option("Whose attention is read: last, option_A, question, or one token: question_stem[3]"),
     ] = "last"
-    head: Annotated[str, Option("mean, all, or numbers such as 0,3 (from 0), beside the mean.")] = (
-        "mean"
-    )
+    head: Annotated[
+        str, Option("mean, max, all, or numbers such as 0,3 (from 0) or max,0,3, beside the mean.")
+    ] = "mean"
     cut: Annotated[
         str | None, Option("An edge to cut, such as 'video->question'; several at once as a+b.")
     ] = None
@@ -92,11 +93,15 @@ class Attention(Analysis):
             FlowjaxError: a head, edge or layers that the model does not have or that have another
                 form.
         """
-        chosen = () if self.head == "mean" else parse_heads(self.head)
+        parts = self.head.split(",")
+        rest = ",".join(part for part in parts if part.strip() not in ("mean", "max"))
+        chosen = parse_heads(rest) if rest else ()
         numbers = tuple(range(heads)) if chosen == "all" else tuple(chosen or ())
         for head in numbers:
             if head >= heads:
                 raise FlowjaxError(f"--head {head}: the model's heads are 0 to {heads - 1}")
+        if "max" in map(str.strip, parts):
+            numbers = (MOST, *numbers)
         if self.cut is not None:
             cut_layers = parse_layers(self.cut_layers or f"0-{layers - 1}", layers)
             return numbers, Knockout(parse_edges(self.cut), cut_layers)
@@ -140,7 +145,7 @@ class Attention(Analysis):
                 "cut_to": -1 if cut is None else cut.layers[-1],
             }
             for head in (MEAN, *heads):
-                weights = of_heads.mean(1) if head == MEAN else of_heads[:, head]
+                weights = _over_heads(of_heads, head)
                 rows += [
                     {**condition, "layer": layer, "head": head, **of_frame}
                     for layer, row in enumerate(weights)
@@ -171,7 +176,7 @@ class Attention(Analysis):
         heads = sorted(grouped(run.rows, "head"))
         for index, pictures in enumerate(read_pictures(run.path)):
             for head_ in heads if len(heads) <= 1 + MOST_HEADS else [MEAN]:
-                name = "mean" if head_ == MEAN else f"head-{head_:02d}"
+                name = {MEAN: "mean", MOST: "max"}.get(head_, f"head-{head_:02d}")
                 figure = draw_attention_frames(run.rows, pictures, head_)
                 figures[f"frames-{index:02d}-{name}"] = figure
         note = "" if found[0].cut is None else tested_note(f"all {len(found)} layers")
@@ -196,7 +201,8 @@ def parse_layers(text: str, layers: int) -> tuple[int, ...]:
 
 def _read(asked: Asked, target: str, cut: Knockout | None) -> AttentionReading:
     layout = asked.layout
-    positions = layout.positions(target)
+    match = TOKEN.fullmatch(target)
+    positions = (layout.split([match["group"]]) if match else layout).positions(target)
     # A few sizes share compiled code; what is added counts nothing.
     more = (0, bucket_rows(len(positions)) - len(positions))
     share = np.full(len(positions), 1 / len(positions), np.float32)
@@ -207,6 +213,15 @@ def _read(asked: Asked, target: str, cut: Knockout | None) -> AttentionReading:
         jnp.asarray(np.pad(positions, more, mode="edge"), jnp.int32),
         jnp.asarray(np.pad(share, more)),
     )
+
+
+def _over_heads(
+    attention: Float[np.ndarray, "layers heads n"], head: int
+) -> Float[np.ndarray, "layers n"]:
+    """Of one head, or their mean or largest at every position."""
+    if head == MEAN:
+        return attention.mean(1)
+    return attention.max(1) if head == MOST else attention[:, head]
 
 
 def _of_frames(
@@ -327,7 +342,7 @@ def draw_attention_frames(table: pa.Table, pictures: Pictures, at_head: int) -> 
     Args:
         table: with rows of the sample and head.
         pictures: of the sample, one per frame cell.
-        at_head: 0-based, or `MEAN`.
+        at_head: 0-based, `MEAN` or `MOST`.
     """
     of_sample = pc.field("sample_id") == pictures.sample_id
     drawn = pc.field("layer").isin(list(pictures.layers))
@@ -362,7 +377,8 @@ def draw_attention_frames(table: pa.Table, pictures: Pictures, at_head: int) -> 
     bar = figure.colorbar(scale, ax=panels, orientation="horizontal", aspect=60, shrink=0.5)
     bar.set_label("attention weight as a share of the layer's largest", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    which = "mean over heads" if at_head == MEAN else f"head {at_head}, counted from 0"
+    over = {MEAN: "mean over heads", MOST: "largest of any head"}
+    which = over.get(at_head, f"head {at_head}, counted from 0")
     said = f"sample {drawable(pictures.sample_id)}; {about(chosen)}; {which}"
     headline(figure, "Attention to every video position, layers from 1", said, chosen)
     return figure

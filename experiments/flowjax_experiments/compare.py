@@ -48,7 +48,7 @@ from flowjax.runs.finished import Run
 from flowjax.runs.settings import model_settings
 from flowjax.sweeps.engine import planned
 from flowjax.sweeps.protocol import Protocol, protocol
-from flowjax.sweeps.rows import decode_each, relative_change
+from flowjax.sweeps.rows import answer_texts, relative_change
 from flowjax_experiments.anchor import EDGE_SETS, TwoSets
 from flowjax_experiments.sweep import Edges, Window, fitted
 
@@ -76,6 +76,7 @@ class Compare(Analysis):
         ("centre", pa.int32(), "the window's centre layer, 0-based; -1 for the other cuts"),
         ("width", pa.int32(), "the window's width in layers"),
         ("new_answer", pa.string(), "most probable next token with the edges cut"),
+        ("new_id", pa.int32(), "its token id"),
         ("new_correct", pa.bool_(), "whether it is the true option's letter"),
         ("base_probability", pa.float64(), "probability of the base answer, 0 to 1"),
         ("new_probability", pa.float64(), "the same with the edges cut"),
@@ -163,7 +164,7 @@ class _Asking:
         base = float(jax.nn.softmax(self.base)[self.base_id])
         new = np.asarray(jax.nn.softmax(jnp.asarray(logits))[:, self.base_id], np.float64)
         ids = logits.argmax(axis=1)
-        texts = decode_each(self.asked.model.tokenizer, ids)
+        texts = answer_texts(self.asked.model.tokenizer, ids)
         shared = shared_columns(self.asked, self.base_id)
         shared |= {"side": self.side, "width": self.width, "base_probability": base}
         return [
@@ -171,6 +172,7 @@ class _Asking:
                 **shared,
                 **dict(zip(("edge_set", "edge", "cut", "centre"), place, strict=True)),
                 "new_answer": answer,
+                "new_id": int(new_id),
                 "new_correct": self.asked.is_correct(int(new_id)),
                 "new_probability": float(probability),
                 "relative_change": float(change),

@@ -37,7 +37,7 @@ from flowjax.runs.analysis import Analysis, Chosen, Measured, Report, Rows, Work
 from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run
 from flowjax.sweeps.engine import planned
-from flowjax.sweeps.rows import decode_each
+from flowjax.sweeps.rows import answer_texts
 from flowjax_experiments.sweep import Window, fitted
 
 GROUPS = ("wrong", "right")
@@ -92,7 +92,7 @@ class Diagnose(Analysis):
 
             def rows() -> Rows:
                 ids = answers.collect(len(cuts)).argmax(axis=1)
-                *by_window, cut = decode_each(loaded.tokenizer, ids)
+                *by_window, cut = answer_texts(loaded.tokenizer, ids)
                 still = ask_sample(loaded, asked.sample, order=REPEATED)
                 row = {"width": width, "window_answers": by_window, "cut_answer": cut}
                 return [row | {"still_answer": still.answer}]

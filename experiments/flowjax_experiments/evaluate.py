@@ -31,6 +31,7 @@ class Evaluate(Analysis):
         ("options", pa.int32(), "how many options its question has"),
         ("true_answer", pa.string(), "letter of the true option"),
         ("answer", pa.string(), "most probable next token"),
+        ("answer_id", pa.int32(), "its token id"),
         ("correct", pa.bool_(), "whether it is the true option's letter"),
         ("probability", pa.float64(), "of the answer, 0 to 1"),
         ("probability_true", pa.float64(), "of the true letter, 0 to 1"),
@@ -60,6 +61,7 @@ class Evaluate(Analysis):
                 row = {
                     "options": len(asked.question.options),
                     "answer": asked.text_of(answer),
+                    "answer_id": answer,
                     "probability": float(probability[answer]),
                     "probability_true": float(probability[true_token(asked)]),
                     "frames": self.frames,

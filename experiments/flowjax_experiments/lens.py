@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -29,13 +30,14 @@ from flowjax.progress import Advance
 from flowjax.report.arrays import by_sample, grouped
 from flowjax.report.canvas import caption, count_of, drawable, headline, legend, sheet
 from flowjax.report.marks import COLOURS, Line, draw_lines, draw_picture
+from flowjax.report.marks import LAYER as LAYER_LABEL
 from flowjax.report.sign_flips import adjusted_p, with_p
 from flowjax.report.statistics import Interval, mean_interval, paired_interval
 from flowjax.report.table import JUDGED, LAYER, Table, judged, tested_note
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Rows, Work
 from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run
-from flowjax.sweeps.rows import decode_each
+from flowjax.token_text import token_texts
 from flowjax_experiments.probability import check_top_k
 
 Layers = Annotated[
@@ -73,7 +75,11 @@ class Lens(Analysis):
         ("row", pa.int32(), "its place in the frame's grid, 0-based; -1 for text among the frames"),
         ("column", pa.int32(), "its place in the frame's grid, 0-based; -1 for text among frames"),
         ("token_ids", pa.list_(pa.int32()), "the most probable tokens, the first the most"),
-        ("tokens", pa.list_(pa.string()), "their texts"),
+        (
+            "tokens",
+            pa.list_(pa.string()),
+            "their texts, blanks and special tokens kept",
+        ),
         ("probabilities", pa.list_(pa.float32()), "their probabilities, 0 to 1"),
         ("spatial_rank", pa.int32(), "rank from 0 of the first spatial word among them; -1: none"),
         ("temporal_rank", pa.int32(), "rank from 0 of the first temporal word; -1: none"),
@@ -149,6 +155,7 @@ class Lens(Analysis):
             tables.append(Table(title, [], titles, rows, note))
         figures = {"words": draw_words(run.rows)}
         for index, pictures in enumerate(read_pictures(run.path)):
+            figures[f"layers-{index:02d}"] = draw_layers(run.rows, pictures.sample_id)
             for layer in pictures.layers:
                 name = f"overlay-{index:02d}-layer-{layer:02d}"
                 figures[name] = draw_overlay(run.rows, pictures, layer)
@@ -160,7 +167,9 @@ def word_ids(loaded: LoadedModel, tasks: Iterable[str], own: Words | None) -> di
 
     own: the user's words, for every task.
     """
-    texts = decode_each(loaded.tokenizer, np.arange(loaded.config.decoder.vocabulary))
+    vocabulary = loaded.config.decoder.vocabulary
+    # A special token is no word, whatever it is called.
+    texts = loaded.tokenizer.decode_batch([[token] for token in range(vocabulary)])
     return {
         task: {kind: matching_ids(words_for(task, own).of(kind), texts) for kind in KINDS}
         for task in tasks
@@ -180,7 +189,7 @@ def _rows(
     names = ("position", "frame", "row", "column")
     places = np.tile(_places(asked, positions), (1, layers))
     unique, index = np.unique(ids, return_inverse=True)
-    texts = pa.array(decode_each(asked.model.tokenizer, unique), pa.string())
+    texts = pa.array(token_texts(asked.model.tokenizer, unique.tolist()), pa.string())
     columns: dict[str, Any] = {
         "layer": np.repeat(np.arange(layers), count),
         **dict(zip(names, places, strict=True)),
@@ -334,6 +343,47 @@ def draw_overlay(table: pa.Table, pictures: Pictures, layer: int) -> Figure:
     return figure
 
 
+def draw_layers(table: pa.Table, sample_id: str) -> Figure:
+    """Where one sample's positions have words among their top tokens, at every layer at once.
+
+    A row of grids per layer, from below, and a column per frame; a place has the colour of the kind
+    that ranks first, paler where it is not on top.
+    """
+    rows = table.filter((pc.field("sample_id") == sample_id) & (pc.field("row") >= 0))
+    layer, frame, row, column = (
+        rows[name].to_numpy() for name in ("layer", "frame", "row", "column")
+    )
+    k = len(rows["token_ids"][0])
+    ranks = np.stack([rows[f"{kind}_rank"].to_numpy() for kind in KINDS])
+    ranks = np.where(ranks < 0, k, ranks)
+    first, rank = ranks.argmin(axis=0), ranks.min(axis=0)
+    colours = np.array([to_rgb(KIND_COLOURS[kind]) for kind in KINDS])
+    strength = np.select([rank == 0, rank < k], [1.0, 0.45], 0.0)[:, None]
+    none = np.full(3, 0.88)
+    layers, frames, down, across = (int(at.max()) + 1 for at in (layer, frame, row, column))
+    picture = np.ones((layers * (down + 1), frames * (across + 1), 3))
+    y = (layers - 1 - layer) * (down + 1) + row
+    picture[y, frame * (across + 1) + column] = strength * colours[first] + (1 - strength) * none
+    height = min(20.0, 1.5 + max(0.16, 0.035 * down) * layers)
+    figure, (axes,) = sheet(width=max(6.0, 1.0 + 0.7 * frames), height=height)
+    axes.imshow(picture, aspect="auto", interpolation="nearest")
+    middles = np.arange(layers) * (down + 1) + (down - 1) / 2
+    axes.set_yticks(middles, [str(layers - index) for index in range(layers)])
+    middles = np.arange(frames) * (across + 1) + (across - 1) / 2
+    axes.set_xticks(middles, [str(index + 1) for index in range(frames)])
+    axes.tick_params(labelsize=7, length=0)
+    axes.set_ylabel(LAYER_LABEL)
+    axes.set_xlabel("frame from 1")
+    for side in axes.spines.values():
+        side.set_visible(False)
+    said = (
+        f"sample {drawable(sample_id)}; blue: a spatial word, orange: a temporal word, pale: not "
+        f"on top but among the top {k}"
+    )
+    headline(figure, "Words at every video position and layer", said, rows)
+    return figure
+
+
 def _write_words(axes: Axes, rows: Sequence[dict[str, Any]], cell: float) -> None:
     """The words of one picture; `cell` is the width of a grid place in points."""
     for row in rows:
@@ -357,7 +407,7 @@ def _write_words(axes: Axes, rows: Sequence[dict[str, Any]], cell: float) -> Non
 
 def _write(axes: Axes, x: float, y: float, token: str, width: float, colour: str) -> None:
     """A token in a place `width` points wide, shortened where it does not fit."""
-    text = drawable(token) or "\N{OPEN BOX}"
+    text = drawable(token.strip()) or "\N{OPEN BOX}"
     size = min(11.0, 1.5 * width / max(4, len(text)))
     if size < SMALLEST:
         size = SMALLEST

@@ -27,7 +27,7 @@ from flowjax.report.table import LAYER as LAYER_TITLE
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Rows, Work
 from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run
-from flowjax.sweeps.rows import decode_each
+from flowjax.token_text import token_texts
 
 FORMS = {True: "final norm at every layer", False: "final norm at the last layer only"}
 
@@ -47,7 +47,11 @@ class Probability(Analysis):
         ("true_probability", pa.float64(), "of the true option's letter"),
         ("false_probability", pa.float64(), "mean over the false options' letters"),
         ("top_ids", pa.list_(pa.int32()), "the most probable tokens, the first the most"),
-        ("top_tokens", pa.list_(pa.string()), "their texts"),
+        (
+            "top_tokens",
+            pa.list_(pa.string()),
+            "their texts, blanks and special tokens kept",
+        ),
         ("top_probabilities", pa.list_(pa.float64()), "their probabilities, 0 to 1"),
     )
     CHOSEN = "correct"
@@ -85,7 +89,7 @@ class Probability(Analysis):
                         "true_probability": float(options[is_true][0]),
                         "false_probability": float(options[~is_true].mean()),
                         "top_ids": top.tolist(),
-                        "top_tokens": decode_each(tokenizer, top),
+                        "top_tokens": token_texts(tokenizer, top.tolist()),
                         "top_probabilities": row[top].astype(np.float64).tolist(),
                     }
                 )
@@ -215,7 +219,7 @@ def _top_tokens(table: pa.Table) -> Figure:
         probability, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest"
     )
     for i, row in enumerate(rows):
-        for j, token in enumerate(row["top_tokens"]):
+        for j, token in enumerate(map(str.strip, row["top_tokens"])):
             axes.text(
                 j,
                 i,

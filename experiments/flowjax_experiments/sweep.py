@@ -20,7 +20,8 @@ from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.models.sharding import DATA, MODEL
 from flowjax.progress import Advance
 from flowjax.report.curves import strongest_table
-from flowjax.report.figures import draw_sweep
+from flowjax.report.figures import draw_accuracy, draw_sweep, draw_tasks
+from flowjax.report.reference import write_records
 from flowjax.report.table import Table
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Work
 from flowjax.runs.finished import Run
@@ -58,6 +59,10 @@ class Sweep(Analysis):
     ] = None
     window: Window = None
     style: Annotated[str, Option("center, inverse, top_down or bottom_up.")] = "center"
+    centres: Annotated[
+        str | None,
+        Option("Centres of the windows, from 0, such as 3,7,11 or 4-9. Default: every layer."),
+    ] = None
     memory: Annotated[
         str | None,
         Option("Device memory for kept states and one batch, such as 8GB.", decides=False),
@@ -79,7 +84,14 @@ class Sweep(Analysis):
             FlowjaxError: see `flowjax.sweeps.protocol.protocol` and `fitted`.
         """
         width = fitted(self.window, layers, self.style)
-        return protocol(self.edges, self.edge, width=width, style=self.style, heads=self.heads)
+        return protocol(
+            self.edges,
+            self.edge,
+            width=width,
+            style=self.style,
+            heads=self.heads,
+            centres=self.centres,
+        )
 
     @property
     def budget(self) -> int | None:
@@ -108,13 +120,19 @@ class Sweep(Analysis):
         return Work(one, {"window": swept.width})
 
     @staticmethod
+    def write_reference(run: Run) -> list[Path]:
+        """Into the folder `reference`; see `flowjax.report.reference`."""
+        return write_records(run.rows, run.path / "reference")
+
+    @staticmethod
     def report(run: Run) -> Report:
         """The window of every edge that changes the answer's probability most."""
         samples = run.rows["sample_id"].unique()
         correct = run.rows.filter(run.rows["correct"])["sample_id"].unique()
         said = f"{len(samples)} samples, {len(correct)} answered correctly"
         title = "Window with the largest mean change of the answer's probability"
-        return Report([said, *strongest_table(title, run.rows)], draw_sweep(run.rows))
+        figures = draw_sweep(run.rows) | draw_accuracy(run.rows) | draw_tasks(run.rows)
+        return Report([said, *strongest_table(title, run.rows)], figures)
 
 
 def fitted(window: int | None, layers: int, style: str = "center") -> int:

@@ -20,6 +20,7 @@ from flowjax.lens.project import Through
 from flowjax.lens.read import read_attention, read_lens
 from flowjax.padding import LENGTH_STEP, pad_prompt, padded_mask, round_up
 from flowjax.pathway import Pathway
+from flowjax.token_text import token_texts
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,7 +46,8 @@ def logit_lens(asked: Asked, at: str = "video", *, k: int = 5, through: Through 
             embeddings, as the published reference does.
 
     Returns:
-        A table with the columns layer (0-based), position, group, tokens and probability.
+        A table with the columns layer (0-based), position, group, token_ids, tokens (their texts,
+        blanks and special tokens kept) and probability.
 
     Raises:
         FlowjaxError: no such group, or `k` below 1 or above the vocabulary.
@@ -64,12 +66,14 @@ def logit_lens(asked: Asked, at: str = "video", *, k: int = 5, through: Through 
     )
     ids, probability = (np.asarray(part)[:, : len(positions)] for part in read.top)
     layers, count = ids.shape[:2]
-    text = {int(token): asked.text_of(int(token)) for token in np.unique(ids)}
+    unique = np.unique(ids).tolist()
+    text = dict(zip(unique, token_texts(asked.model.tokenizer, unique), strict=True))
     table = pa.table(
         {
             "layer": pa.array(np.repeat(np.arange(layers), count), pa.int32()),
             "position": pa.array(np.tile(positions, layers), pa.int32()),
             "group": [asked.layout.cells[asked.layout.cell[p]] for p in positions] * layers,
+            "token_ids": ids.reshape(-1, k).astype(np.int32).tolist(),
             "tokens": [[text[token] for token in row] for row in ids.reshape(-1, k).tolist()],
             "probability": probability.reshape(-1, k).astype(np.float64).tolist(),
         }

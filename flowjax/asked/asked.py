@@ -24,6 +24,7 @@ from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
 from flowjax.models.video_llm import VideoLLM
 from flowjax.padding import pad_prompt
+from flowjax.token_text import answer_text
 
 SHOWN = 10
 """Next tokens whose probabilities an open question gives."""
@@ -124,8 +125,8 @@ class Asked:
         return {letter: _letter_id(self.model, letter) for letter in self.question.letters}
 
     def text_of(self, token: int) -> str:
-        """A token as text, without the spaces around it."""
-        return self.model.tokenizer.decode([token]).strip()
+        """A token as text, without the blanks around it; special tokens are shown."""
+        return answer_text(self.model.tokenizer, token)
 
     def is_correct(self, token: int) -> bool:
         """Whether a token, in lower case, is the true option's letter, as the reference has it."""

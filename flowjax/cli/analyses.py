@@ -102,6 +102,10 @@ def choosing(
         list[str] | None, typer.Option(help="A task of it; may be repeated. Default: all.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="The first so many questions per task.")] = None,
+    sample_size: Annotated[
+        int | None, typer.Option(help="So many questions per task, drawn at random.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of --sample-size. Default: 0.")] = None,
     samples: Annotated[
         str | None, typer.Option(help="correct, wrong or all, by the model's own answer.")
     ] = None,
@@ -120,6 +124,8 @@ def choosing(
         "data": data,
         "tasks": tuple(task or ()),
         "limit": limit,
+        "sample_size": sample_size,
+        "seed": seed,
         "samples": samples,
         "strict": strict,
         "video": video,
@@ -188,10 +194,18 @@ def _parameter(field: "OptionField") -> inspect.Parameter:
 
 def figures(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="png, or reference: a sweep's rows as the published code's JSON."
+        ),
+    ] = "png",
 ) -> None:
     """Draw a run's figures and print its summary again, from its results alone."""
     from flowjax.runs.run import analysis_of, redraw
 
+    if form not in ("png", "reference"):
+        raise FlowjaxError(f"--format {form!r}: choose png or reference")
     # A manifest is not trusted with an import: its name is looked up among those found.
     name = analysis_of(run)
     found = find_analyses().get(name) if isinstance(name, str) else None
@@ -199,4 +213,4 @@ def figures(
         raise FlowjaxError(
             f"{run / 'manifest.json'}: analysis {name!r} is not one whose figures can be drawn"
         )
-    redraw(found.load(), run)
+    redraw(found.load(), run, reference=form == "reference")

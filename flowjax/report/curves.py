@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from flowjax.errors import FlowjaxError
 from flowjax.report.arrays import BySample, beside, by_sample, distinct
 from flowjax.report.sign_flips import adjusted_p
-from flowjax.report.statistics import Interval, bootstrap_mean
+from flowjax.report.statistics import Interval, bootstrap_mean, mean_interval
 from flowjax.report.table import JUDGED, LAYER, Table, judged, tested_note
 
 SHOWN = 20
@@ -25,7 +25,8 @@ SHOWN = 20
 class Curve:
     """One edge of an edge set.
 
-    found: relative change of the base answer's probability in percent, by sample and layer.
+    found: relative change of the base answer's probability in percent, or whether the answer is
+        right, by sample and layer.
     mean, low, high: over samples, with its pointwise 95% bootstrap interval.
     """
 
@@ -63,8 +64,11 @@ class Strongest:
     interval: Interval
 
 
-def curves(table: pa.Table) -> Iterator[Curve]:
+def curves(table: pa.Table, column: str = "relative_change") -> Iterator[Curve]:
     """Every edge's curve, in the order in which edges first occur.
+
+    column: of numbers, or of answers that are right or wrong: then of their share in percent, with
+        a score interval.
 
     Raises:
         FlowjaxError: the table has no rows, a sample lacks some windows, or a change is not a
@@ -79,10 +83,14 @@ def curves(table: pa.Table) -> Iterator[Curve]:
         )
         chosen = table.filter(of_edge).sort_by("sample_id")
         try:
-            found = by_sample(chosen, "relative_change", "centre")
+            found = by_sample(chosen, column, "centre")
         except FlowjaxError as error:
             raise FlowjaxError(f"edge {key[1]!r}: {error}") from None
-        mean, low, high = bootstrap_mean(found.values)
+        if pa.types.is_boolean(table.schema.field(column).type):
+            shares = [mean_interval(right).percent for right in found.values.T.astype(bool)]
+            mean, low, high = np.array([(at.mean, at.low, at.high) for at in shares]).T
+        else:
+            mean, low, high = bootstrap_mean(found.values)
         edge_set, edge, head = key
         yield Curve(edge_set, edge, head, found, mean, low, high)
 

@@ -237,6 +237,17 @@ class Analysis:
         """
 
     @staticmethod
+    def write_reference(run: Run) -> list[Path]:
+        """Write a finished run's rows as the records of the published code; the files.
+
+        Raises:
+            FlowjaxError: an analysis of which it writes none.
+        """
+        raise FlowjaxError(
+            f"{run.path}: only the rows of `flowjax sweep` have records in the reference's layout"
+        )
+
+    @staticmethod
     def report(run: Run) -> Report:
         """Tables and figures of a finished run, from its folder alone.
 

@@ -6,6 +6,8 @@ from typing import Any
 import pyarrow as pa
 
 from flowjax.asked.asked import Asked
+from flowjax.files import printable
+from flowjax.sweeps.rows import ONCE
 from flowjax.version import __version__
 
 Column = tuple[str, pa.DataType, str]
@@ -14,9 +16,12 @@ Column = tuple[str, pa.DataType, str]
 OF_SAMPLE: tuple[Column, ...] = (
     ("sample_id", pa.string(), "the sample"),
     ("task", pa.string(), "its task"),
+    ("video", ONCE, "path of its video, as it was given"),
+    ("prompt", ONCE, "what the model reads, with a placeholder for the video"),
 )
 OF_ANSWER: tuple[Column, ...] = (
     ("base_answer", pa.string(), "most probable next token of the model as it is"),
+    ("base_id", pa.int32(), "its token id"),
     ("true_answer", pa.string(), "letter of the true option"),
     ("correct", pa.bool_(), "whether the base answer is the true option's letter"),
 )
@@ -47,6 +52,8 @@ def shared_columns(asked: Asked, base_id: int | None) -> dict[str, Any]:
     columns = {
         "sample_id": asked.sample.sample_id,
         "task": asked.sample.task,
+        "video": printable(asked.sample.video),
+        "prompt": asked.prompt.text,
         "model": asked.model.name,
         "model_note": asked.note,
         "version": __version__,
@@ -55,6 +62,7 @@ def shared_columns(asked: Asked, base_id: int | None) -> dict[str, Any]:
         return columns
     return columns | {
         "base_answer": asked.text_of(base_id),
+        "base_id": base_id,
         "true_answer": asked.question.answer,
         "correct": asked.is_correct(base_id),
     }
@@ -74,5 +82,9 @@ def make_table(
     if isinstance(rows, list):
         return pa.Table.from_pylist([{**shared, **row} for row in rows], schema)
     size = len(next(iter(rows.values())))
-    every = {name: pa.repeat(value, size) for name, value in shared.items()} | rows
+    every = {
+        name: pa.repeat(pa.scalar(value), size).cast(schema.field(name).type)
+        for name, value in shared.items()
+        if name in schema.names
+    } | rows
     return pa.table({name: every[name] for name in schema.names}, schema=schema)

@@ -1,7 +1,9 @@
 """The one runner of every analysis: from a model and questions to rows, tables and figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pyarrow as pa
 
@@ -65,6 +67,7 @@ def run(
         samples,
         out,
         chosen=questions.chosen(analysis.CHOSEN),
+        drawn=questions.settings,
         strict=questions.strict or questions.one,
         overwrite=overwrite,
     )
@@ -79,6 +82,7 @@ def analyse(
     out: Path | None,
     *,
     chosen: Chosen | None = None,
+    drawn: Mapping[str, Any] = MappingProxyType({}),
     strict: bool = True,
     overwrite: Overwrite = False,
 ) -> Run:
@@ -90,6 +94,7 @@ def analyse(
         samples: in the order of the rows.
         out: the run's folder; None to keep nothing.
         chosen: which samples count; None for the analysis's own choice.
+        drawn: how the samples were chosen at random, if they were.
         strict: a sample that cannot be read ends the run; otherwise it is recorded and skipped.
         overwrite: replace another run there; "other": only what of it differs.
 
@@ -115,7 +120,7 @@ def analyse(
         measure,
         out,
         schema=analysis.SCHEMA,
-        settings={**settings, "chosen": counted},
+        settings={**settings, **drawn, "chosen": counted},
         order=analysis.order,
         is_open=analysis.OPEN,
         strict=strict,
@@ -142,8 +147,10 @@ def analysis_of(run: Path) -> object:
     return EARLIER.get(name, name) if isinstance(name, str) else name
 
 
-def redraw(analysis: type[Analysis], path: Path) -> None:
+def redraw(analysis: type[Analysis], path: Path, *, reference: bool = False) -> None:
     """Print and draw a finished run again, from its folder alone.
+
+    reference: write its rows as the records of the published code instead.
 
     Raises:
         FlowjaxError: the run is not finished, or was made by a version whose rows this one does
@@ -160,7 +167,11 @@ def redraw(analysis: type[Analysis], path: Path) -> None:
             f"`flowjax {analysis.name()}` differ in {', '.join(other)}; run it again"
         )
     _check_rows(analysis, finished)
-    show(analysis, finished)
+    if not reference:
+        show(analysis, finished)
+        return
+    for written in analysis.write_reference(finished):
+        print(f"records  {written}")
 
 
 def show(analysis: type[Analysis], run: Run, *, kept: bool = True) -> None:

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 from flowjax.data.prompt import Question
 from flowjax.data.sample import Sample
@@ -20,6 +22,8 @@ class Selection:
     data: a benchmark's folder (see `flowjax.data.tvbench`).
     tasks: of it; all where empty.
     limit: the first so many questions of each task.
+    sample_size: so many questions of each task, drawn at random; all of a task that has fewer.
+    seed: of the drawing.
     samples: which of them count; None for the analysis's own choice.
     strict: a sample that cannot be read ends the run, also one whose entry is not well formed.
     video, question, options, answer: one question.
@@ -29,6 +33,8 @@ class Selection:
     data: Path | None = None
     tasks: tuple[str, ...] = ()
     limit: int | None = None
+    sample_size: int | None = None
+    seed: int | None = None
     samples: Chosen | None = None
     strict: bool = False
     video: Path | None = None
@@ -59,10 +65,17 @@ class Selection:
             if not self.is_open:
                 wanted = "--video, --question, --option (once per option) and --answer"
             raise FlowjaxError(f"missing {', '.join(missing)}: give --data DIR, or {wanted}")
-        many = {"--task": self.tasks, "--limit": self.limit, "--samples": self.samples}
+        many = {"--task": self.tasks or None, "--limit": self.limit, "--samples": self.samples}
+        many |= {"--sample-size": self.sample_size, "--seed": self.seed}
         for name, value in many.items():
-            if self.data is None and value:
+            if self.data is None and value is not None:
                 raise FlowjaxError(f"{name} chooses among the questions of --data, which is absent")
+        if self.seed is not None and (self.sample_size is None or self.seed < 0):
+            raise FlowjaxError(f"--seed {self.seed}: of --sample-size, and at least 0")
+        if self.sample_size is not None and (self.sample_size < 1 or self.limit is not None):
+            raise FlowjaxError(
+                f"--sample-size {self.sample_size}: give at least 1, and no --limit beside it"
+            )
         if self.samples not in (None, *get_args(Chosen)):
             raise FlowjaxError(
                 f"--samples {self.samples!r}: choose one of {', '.join(get_args(Chosen))}"
@@ -86,10 +99,32 @@ class Selection:
             # tensorflow_datasets takes a second to import, which one question need not wait for.
             from flowjax.data.tvbench import read_tvbench  # noqa: PLC0415 - see above
 
-            return read_tvbench(self.data, self.tasks, self.limit)
+            return self._drawn(read_tvbench(self.data, self.tasks, self.limit))
         assert self.video is not None and self.question is not None
         question = Question(self.question, self.options, self.answer)
         return (Sample(printable(self.video.name), "", self.video, question),)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was drawn at random, for a manifest."""
+        if self.sample_size is None:
+            return {}
+        return {"sample_size": self.sample_size, "seed": self.seed or 0}
+
+    def _drawn(self, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+        """A random subset of every task, in the order of the questions; all without a size.
+
+        A task's subset does not depend on which other tasks are asked for.
+        """
+        if self.sample_size is None:
+            return samples
+        kept: set[str] = set()
+        for task in dict.fromkeys(sample.task for sample in samples):
+            names = [sample.sample_id for sample in samples if sample.task == task]
+            rng = np.random.default_rng([self.seed or 0, *task.encode()])
+            size = min(self.sample_size, len(names))
+            kept |= {names[index] for index in rng.choice(len(names), size, replace=False)}
+        return tuple(sample for sample in samples if sample.sample_id in kept)
 
     def chosen(self, default: Chosen) -> Chosen:
         """Which of the samples count; all where there is only one."""

@@ -52,6 +52,7 @@ class Protocol:
 
     heads: every one cut on its own; "all" for all of the model's; None cuts all heads at once.
     patches: put in every window, one after another.
+    centres: of the windows, 0-based; None for every layer.
     """
 
     edges: tuple[SweepEdge, ...]
@@ -59,6 +60,7 @@ class Protocol:
     style: str = "center"
     heads: tuple[int, ...] | Literal["all"] | None = None
     patches: tuple[Patch, ...] = ()
+    centres: tuple[int, ...] | None = None
 
     def layout(self, layout: TokenLayout) -> TokenLayout:
         """The layout with a cell for every token of the groups whose tokens an edge names.
@@ -83,12 +85,18 @@ class Protocol:
             layers, heads: of the model.
 
         Raises:
-            FlowjaxError: a width, style or head that the model does not have.
+            FlowjaxError: a width, style, head or centre that the model does not have.
         """
         one_by_one: list[tuple[int, ...] | None] = [None]
         if self.heads is not None:
             one_by_one = [(head,) for head in (range(heads) if self.heads == "all" else self.heads)]
         numbered = list(enumerate(windows(self.width, self.style, layers)))
+        if self.centres is not None:
+            if max(self.centres) >= layers:
+                raise FlowjaxError(
+                    f"--centres {max(self.centres)}: the model's layers are 0 to {layers - 1}"
+                )
+            numbered = [numbered[centre] for centre in self.centres]
         cut = [
             Cell(
                 line.edge_set,
@@ -147,6 +155,7 @@ def protocol(
     width: int = 9,
     style: str = "center",
     heads: str | None = None,
+    centres: str | None = None,
 ) -> Protocol:
     """The sweep over the paper's edge sets and the user's own edges.
 
@@ -156,6 +165,7 @@ def protocol(
         width: layers of a window.
         style: one of `flowjax.layer_windows.STYLES`.
         heads: `"all"`, or numbers joined by commas: each head is cut on its own.
+        centres: see `parse_centres`.
 
     Raises:
         FlowjaxError: an unknown edge set, an edge of another form, or one given twice.
@@ -167,7 +177,8 @@ def protocol(
     lines = tuple(SweepEdge(name, parse_edges(text)) for name, text in chosen)
     if len(set(lines)) < len(lines):
         raise FlowjaxError("an edge or edge set is given twice")
-    return Protocol(lines, width, style, parse_heads(heads))
+    numbers = None if centres is None else parse_centres(centres)
+    return Protocol(lines, width, style, parse_heads(heads), centres=numbers)
 
 
 def fitting_width(layers: int) -> int:
@@ -191,6 +202,24 @@ def parse_heads(text: str | None) -> tuple[int, ...] | Literal["all"] | None:
     if not all(part.strip().isdecimal() for part in parts) or len(set(parts)) < len(parts):
         raise FlowjaxError(f"--heads {text!r}: give 'all', or different numbers such as 0,3,5")
     return tuple(int(part) for part in parts)
+
+
+def parse_centres(text: str) -> tuple[int, ...]:
+    """Read layers such as `"3,7,11"` or `"4-9"`, ends included, counted from 0; ascending.
+
+    Raises:
+        FlowjaxError: the text has another form, or a layer comes twice.
+    """
+    layers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        span = range(int(match[1]), int(match[2] or match[1]) + 1) if match else ()
+        if not span:
+            raise FlowjaxError(f"--centres {text!r}: write layers from 0, such as 3,7,11 or 4-9")
+        layers += span
+    if len(set(layers)) < len(layers):
+        raise FlowjaxError(f"--centres {text!r}: a layer is given twice")
+    return tuple(sorted(layers))
 
 
 def token_named(edges: Sequence[Edge]) -> list[str]:

@@ -11,10 +11,15 @@ from jaxtyping import Array, Float, Int
 from tokenizers import Tokenizer
 
 from flowjax.asked.asked import Asked
+from flowjax.files import printable
 from flowjax.layout import TokenLayout
 from flowjax.patches import Patch
 from flowjax.sweeps.protocol import Cell, Protocol, token_named
+from flowjax.token_text import answer_text, token_texts
 from flowjax.version import __version__
+
+ONCE = pa.dictionary(pa.int32(), pa.string())
+"""Of columns whose texts are long and the same in many rows: each is held once."""
 
 SCHEMA = pa.schema(
     [
@@ -22,6 +27,8 @@ SCHEMA = pa.schema(
         for name, kind, doc in [
             ("sample_id", pa.string(), "the sample"),
             ("task", pa.string(), "its task"),
+            ("video", ONCE, "path of its video, as it was given"),
+            ("prompt", ONCE, "what the model reads, with a placeholder for the video"),
             ("edge_set", pa.string(), "the edge set that the edge is reported under"),
             ("edge", pa.string(), "the edges cut, joined by +; of a patch, site:positions"),
             ("token", pa.string(), "text of the single tokens that the edges name, if any"),
@@ -30,7 +37,10 @@ SCHEMA = pa.schema(
             ("width", pa.int32(), "the window's width in layers"),
             ("style", pa.string(), "how centre and width give layers"),
             ("base_answer", pa.string(), "most probable next token without knockout"),
+            ("base_id", pa.int32(), "its token id"),
             ("new_answer", pa.string(), "most probable next token with it"),
+            ("new_id", pa.int32(), "its token id"),
+            ("new_correct", pa.bool_(), "whether it is the true option's letter"),
             ("true_answer", pa.string(), "letter of the true option; empty where it is not known"),
             ("correct", pa.bool_(), "whether the base answer is the true option's letter"),
             ("base_probability", pa.float64(), "probability of the base answer, 0 to 1"),
@@ -86,21 +96,26 @@ def result_table(
 ) -> pa.Table:
     """The rows of one sample, in the order of `cells`; `layout` is the one they were made for."""
     sample = prepared.sample
-    base_answer = tokenizer.decode([outcome.base_id]).strip()
+    base_answer = answer_text(tokenizer, outcome.base_id)
     true_answer = sample.question.answer or ""
     size = len(cells)
+    new_answers = answer_texts(tokenizer, outcome.new_id)
     named_in = [
         [] if isinstance(cell.knockout, Patch) else token_named(cell.knockout.edges)
         for cell in cells
     ]
     named = {name for names in named_in for name in names}
     text_of = {
-        name: tokenizer.decode(prepared.prompt.ids[layout.positions(name)].tolist())
+        name: tokenizer.decode(
+            prepared.prompt.ids[layout.positions(name)].tolist(), skip_special_tokens=False
+        )
         for name in named
     }
     columns = {
         "sample_id": [sample.sample_id] * size,
         "task": [sample.task] * size,
+        "video": [printable(sample.video)] * size,
+        "prompt": [prepared.prompt.text] * size,
         "edge_set": [cell.edge_set for cell in cells],
         "edge": [cell.knockout.name for cell in cells],
         "token": [" ".join(text_of[name] for name in names) for names in named_in],
@@ -109,7 +124,10 @@ def result_table(
         "width": [protocol.width] * size,
         "style": [protocol.style] * size,
         "base_answer": [base_answer] * size,
-        "new_answer": decode_each(tokenizer, outcome.new_id),
+        "base_id": [outcome.base_id] * size,
+        "new_answer": new_answers,
+        "new_id": outcome.new_id,
+        "new_correct": [prepared.is_correct(token) for token in outcome.new_id.tolist()],
         "true_answer": [true_answer] * size,
         "correct": [prepared.is_correct(outcome.base_id)] * size,
         "base_probability": [outcome.base] * size,
@@ -125,9 +143,9 @@ def result_table(
     return pa.table(columns, schema=SCHEMA)
 
 
-def decode_each(tokenizer: Tokenizer, ids: Int[np.ndarray, " k"]) -> list[str]:
-    """Every id as text on its own, without the spaces around it."""
-    return [tokenizer.decode([token]).strip() for token in ids.tolist()]
+def answer_texts(tokenizer: Tokenizer, ids: Int[np.ndarray, " k"]) -> list[str]:
+    """Every id as an answer's text; see `answer_text`."""
+    return [text.strip() for text in token_texts(tokenizer, ids.tolist())]
 
 
 def relative_change(base: float, new: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:

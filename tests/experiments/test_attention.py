@@ -115,3 +115,29 @@ def test_a_cut_without_layers_is_in_all():
     _, knockout = Attention(cut="cross_frame+video->last").read(5, 2)
     assert knockout is not None
     assert (knockout.layers, knockout.name) == (tuple(range(5)), "cross_frame+video->last")
+
+
+def test_one_token_and_the_largest_of_any_head(flowjax, answering, benchmark, tmp_path):
+    asked = ["attention", answering, "--data", benchmark, "--limit", 1, "--samples", "all"]
+    found = {}
+    for target, head in (("option_B", "all"), ("option_B[1]", "max,0")):
+        out = tmp_path / head
+        result = flowjax(*asked, "--out", out, "--target", target, "--head", head, "--drawn", 0)
+        assert result.code == 0, result.err
+        found[head] = by_place(out)
+    assert {key[2] for key in found["max,0"]} == {-2, -1, 0}
+    for (sample, cut, head, layer, frame), row in found["max,0"].items():
+        assert row["target"] == "option_B[1]"
+        if head == -2:
+            for other in (-1, 0):
+                weights = found["max,0"][sample, cut, other, layer, frame]["weights"]
+                assert (np.array(row["weights"]) >= np.array(weights) - 1e-7).all()
+    # The group's attention is the mean of its tokens', so one token's is another.
+    differ = [
+        abs(row["attention"] - found["all"][key]["attention"])
+        for key, row in found["max,0"].items()
+        if key[2] == -1
+    ]
+    assert max(differ) > 1e-4
+    refused = flowjax(*asked, "--out", tmp_path / "run", "--target", "option_B[99]")
+    assert_refused(refused, "option_B[99]")

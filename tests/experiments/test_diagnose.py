@@ -11,6 +11,7 @@ from flowjax.models.checkpoint import load_model
 from flowjax.report.canvas import save_figure
 from flowjax.report.statistics import difference_interval, proportion_interval
 from flowjax.sweeps.reference import full_forwards
+from flowjax.token_text import answer_text
 from flowjax_experiments.diagnose import Diagnose, Diagnosed, draw_diagnosis, shares
 from tests.experiments.checks import assert_redrawn
 
@@ -44,7 +45,7 @@ def test_cut_and_still_answers_are_those_of_full_forwards(run, answering, benchm
         still = ask_sample(loaded, sample, order="repeated")
         logits = full_forwards(decoder, as_is.embedded, as_is.prompt.layout, [every]).collect(1)
         base = full_forwards(decoder, still.embedded, still.prompt.layout, []).base
-        said = [loaded.tokenizer.decode([int(np.argmax(x))]).strip() for x in (logits[0], base)]
+        said = [answer_text(loaded.tokenizer, int(np.argmax(x))) for x in (logits[0], base)]
         row = rows[sample.sample_id]
         assert said == [row["cut_answer"], row["still_answer"]]
 
@@ -68,6 +69,7 @@ def rows_of(*answers):
     rows = []
     for index, (base, true, windows, cut, still) in enumerate(answers):
         row = dict.fromkeys(Diagnose.SCHEMA.names, "")
+        row |= dict.fromkeys(("base_id", "new_id"), 7)
         row |= {"sample_id": str(index), "base_answer": base, "true_answer": true, "width": 3}
         row |= {"window_answers": list(windows), "cut_answer": cut, "still_answer": still}
         rows.append(row | {"correct": base == true, "model": "m"})

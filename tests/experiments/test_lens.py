@@ -57,9 +57,9 @@ def test_rows(ran):
 
 
 def test_the_output_head_ends_in_letters(ran):
-    """The model's head knows A to D only; all other tokens are equal, the first of no text."""
+    """The model's head knows A to D only; all other tokens are equal, the first an unknown one."""
     tops = {row["tokens"][0] for row in rows_of(ran[0])}
-    assert {*"ABCD"} <= tops <= {*"ABCD", ""}
+    assert {*"ABCD"} <= tops <= {*"ABCD", "<unk>"}
 
 
 def test_summary_and_figures_need_no_model(flowjax, ran):
@@ -69,7 +69,7 @@ def test_summary_and_figures_need_no_model(flowjax, ran):
     table = printed[printed.index("temporal word") :]
     assert f" {share:.1f} " in line_of(table, 5)
     names = {path.name for path in (out / "figures").iterdir()}
-    overlays = {f"overlay-00-layer-{layer:02d}.png" for layer in (0, 7)}
+    overlays = {f"overlay-00-layer-{layer:02d}.png" for layer in (0, 7)} | {"layers-00.png"}
     assert names == {"words.png", *overlays}
     assert_redrawn(flowjax, out, printed)
 
@@ -120,6 +120,7 @@ def test_shares_by_hand():
     for (sample, layer), hits in spatial.items():
         for position in range(4):
             row = dict.fromkeys(Lens.SCHEMA.names, "x")
+            row |= dict.fromkeys(("base_id", "new_id"), 7)
             row |= {"sample_id": sample, "layer": layer, "position": position, "correct": True}
             row |= dict.fromkeys(("frame", "row", "column"), 0)
             row |= {"token_ids": [1, 2, 3], "tokens": ["a"] * 3, "probabilities": [0.1] * 3}

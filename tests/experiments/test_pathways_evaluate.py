@@ -120,9 +120,11 @@ def table_of(rng, samples=6, seeds=3) -> pa.Table:
     for sample in range(samples):
         for kind, seed in [("full", -1), ("pathway", -1), *(("random", s) for s in range(seeds))]:
             row = dict.fromkeys(Evaluate.SCHEMA.names, "x")
+            row |= dict.fromkeys(("base_id", "new_id"), 7)
             row |= {"sample_id": f"s{sample}", "kind": kind, "seed": seed, "options": 4}
             row |= {"form": "" if kind == "full" else "paper", "correct": True}
             row |= {"kept_fraction": 1.0 if kind == "full" else 0.4}
+            row |= {"kept_edges": 100 if kind == "full" else 40, "all_edges": 100}
             row |= {"new_correct": bool(rng.random() < 0.6)}
             row |= {"true_probability": rng.random(), "base_probability": rng.random()}
             rows.append(row)
@@ -177,3 +179,43 @@ def test_a_sample_without_a_condition_is_named():
     kept = [index for index, row in rows if (row["sample_id"], row["kind"]) != dropped]
     with pytest.raises(FlowjaxError, match="no result for pathway paper"):
         conditions(table.take(kept))
+
+
+def test_thousands_of_samples_in_any_order():
+    """Groups are found by what rows say, whatever the order and the parts they come in."""
+    rng = np.random.default_rng(4)
+    table = table_of(rng, samples=2000, seeds=2)
+    at = table.schema.get_field_index("task")
+    tasks = pa.array([f"task {int(name[1:]) % 7}" for name in table["sample_id"].to_pylist()])
+    table = table.set_column(at, table.schema.field(at), tasks)
+    mixed = table.take(rng.permutation(len(table)))
+    parts = [mixed.slice(start, 517) for start in range(0, len(mixed), 517)]
+    first, other = ({c.name: c for c in conditions(t)} for t in (table, pa.concat_tables(parts)))
+    assert first.keys() == other.keys()
+    for name, at in first.items():
+        for measure in MEASURES:
+            assert at.of[measure].mean.mean == pytest.approx(other[name].of[measure].mean.mean)
+            change = at.of[measure].change
+            assert change.mean == pytest.approx(other[name].of[measure].change.mean)
+    rows = [row for row in table.to_pylist() if row["kind"] == "pathway"]
+    right = np.mean([row["new_correct"] for row in rows])
+    assert first["pathway, paper form"].of["accuracy"].mean.mean == pytest.approx(right)
+
+
+def test_random_edges_of_a_share_of_ones_own(flowjax, answering, benchmark, tmp_path):
+    out = tmp_path / "run"
+    asked = ["pathways", "evaluate", answering, "--data", benchmark, "--limit", 1]
+    result = flowjax(*asked, "--out", out, "--seeds", 2, "--random-share", 0.9)
+    assert result.code == 0, result.err
+    rows = rows_of(out)
+    one = rows[: 1 + 2 + 2]
+    assert [(row["kind"], row["form"], row["seed"]) for row in one] == [
+        ("full", "", -1), ("pathway", "paper", -1), ("pathway", "strict", -1),
+        ("random", "", 0), ("random", "", 1),
+    ]  # fmt: skip
+    for row in rows:
+        assert row["kept_edges"] == pytest.approx(row["kept_fraction"] * row["all_edges"])
+        if row["kind"] == "random":
+            assert row["kept_fraction"] == pytest.approx(0.9, abs=1e-3)
+    assert "random " in result.out and "as many" not in result.out
+    assert_refused(flowjax(*asked, "--out", out, "--random-share", 1.5), "--random-share 1.5")

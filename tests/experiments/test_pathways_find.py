@@ -110,7 +110,7 @@ def falls(edge, sample, layer):
 
 def test_ranges_by_hand():
     table = sweep_table(EDGES, falls, samples=2, layers=8)
-    change = mean_curves(table, ["s0"])
+    change = mean_curves(table, ["s0"], 8)
     assert change["cross_frame"][1] == -40
     low, middle, high = candidates(change, (10.0, 40.0, 5.0), "strict")
     assert (low.name, low.cross_frame) == ("found at 5%", (0, 1, 2, 3, 4))
@@ -130,9 +130,11 @@ def test_a_gap_is_bridged_and_rises_never_count():
 def test_a_sweep_without_an_edge_or_sample_is_refused():
     table = sweep_table({"cross-frame": ["cross_frame"]}, falls, samples=2)
     with pytest.raises(FlowjaxError, match="no edge 'video->question'"):
-        mean_curves(table, ["s0"])
+        mean_curves(table, ["s0"], 5)
     with pytest.raises(FlowjaxError, match="no rows of these samples"):
-        mean_curves(table, ["x"])
+        mean_curves(table, ["x"], 5)
+    with pytest.raises(FlowjaxError, match="around 5 of 8 layers"):
+        mean_curves(table, ["s0"], 8)
 
 
 def point(name, kept, accuracy, full=0.9):

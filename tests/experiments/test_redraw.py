@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 
 from flowjax.runs.run import EARLIER
@@ -60,3 +61,14 @@ def test_earlier_names_are_known(flowjax, swept, tmp_path, name):
     else:
         words = (f"flowjax {EARLIER[name]}", "another version of flowjax", "run it again")
         assert_refused(result, "results.parquet", *words)
+
+
+def test_records_of_the_reference_are_written(flowjax, swept, tmp_path):
+    shutil.copytree(swept, tmp_path / "run")
+    result = flowjax("figures", tmp_path / "run", "--format", "reference")
+    assert result.code == 0, result.err
+    files = sorted((tmp_path / "run" / "reference").rglob("*.json"))
+    assert sorted(result.out.splitlines()) == [f"records  {path}" for path in files]
+    rows = pq.read_table(swept / "results.parquet")
+    assert sum(len(json.loads(path.read_text())) for path in files) == rows.num_rows
+    assert_refused(flowjax("figures", swept, "--format", "csv"), "--format 'csv'")

@@ -47,7 +47,7 @@ def encoded(tokens_of_frames, closing=0):
     names += ["question_stem", "last"]
     positions = np.array(video, np.int32)
     ids = np.zeros(len(names), np.int32)
-    return EncodedPrompt(ids, positions, ids[None], TokenLayout.from_cells(names))
+    return EncodedPrompt(ids, positions, ids[None], TokenLayout.from_cells(names), "")
 
 
 @pytest.mark.parametrize("name", PROJECTORS)

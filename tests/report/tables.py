@@ -28,7 +28,9 @@ def sweep_table(
                     for layer in range(layers):
                         percent = change(edge, sample, layer)
                         row = dict.fromkeys(SCHEMA.names, "")
-                        row |= {"correct": True, "base_probability": 0.5}
+                        row |= dict.fromkeys(("base_id", "new_id"), 7)
+                        row |= {"correct": True, "new_correct": percent > -25}
+                        row |= {"base_probability": 0.5}
                         row |= {"sample_id": f"s{sample}", "edge_set": edge_set, "edge": edge}
                         row |= {"head": head, "centre": layer, "width": width, "style": style}
                         row |= {"new_probability": 0.5 + percent / 200, "relative_change": percent}

@@ -10,7 +10,7 @@ from PIL import Image
 
 from flowjax.errors import FlowjaxError
 from flowjax.report.canvas import save_figure
-from flowjax.report.figures import draw_sweep
+from flowjax.report.figures import draw_accuracy, draw_sweep, draw_tasks
 from flowjax.report.marks import COLOURS, LINES, MARKERS
 from tests.report.tables import sweep_table
 
@@ -182,3 +182,34 @@ def test_no_rows():
 def test_no_global_state_of_matplotlib():
     code = "import sys, flowjax.report.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_right_answers_are_drawn_by_layer():
+    """Answers are right where they fall by less than 25%."""
+    table = sweep_table(EDGES, wave, samples=8)
+    drawn = draw_accuracy(table)
+    assert list(drawn) == ["vql-to-ql-accuracy", "cross-frame-accuracy"]
+    lines = drawn["vql-to-ql-accuracy"].axes[0].get_lines()
+    for edge, line in zip(EDGES["vql-to-ql"], lines, strict=True):
+        right = [[wave(edge, s, layer) > -25 for s in range(8)] for layer in range(5)]
+        np.testing.assert_allclose(line.get_ydata(), 100 * np.mean(right, axis=1))
+    shown = texts(drawn["cross-frame-accuracy"]).replace("\n", " ")
+    assert "without a knockout 100%" in shown
+    assert "band: 95% score interval" in shown
+
+
+def test_a_figure_for_each_task_of_several(tmp_path):
+    one = sweep_table(EDGES, wave, samples=6, layers=8)
+    index = one.schema.get_field_index("task")
+    tasks = [
+        one.set_column(index, one.schema.field(index), pa.array([name] * len(one)))
+        for name in ("direction", "antonym")
+    ]
+    assert draw_tasks(tasks[0]) == {}
+    drawn = draw_tasks(pa.concat_tables(tasks))
+    assert list(drawn) == ["task-direction", "task-antonym"]
+    for figure in drawn.values():
+        assert len(figure.axes) == 2 * len(EDGES)
+        wanted = [np.mean([wave("last->last", s, at) for s in range(6)]) for at in range(8)]
+        assert any(np.allclose(line.get_ydata(), wanted) for line in figure.axes[0].get_lines())
+        save_figure(figure, tmp_path / "task.png")

@@ -3,12 +3,19 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from flowjax.lens.pictures import Pictures
 from flowjax.report.canvas import NOT_IN_FONT, drawable, save_figure
 from flowjax_experiments.attention import Attention, draw_attention, video_attention
-from flowjax_experiments.lens import Lens, draw_overlay, draw_words
+from flowjax_experiments.lens import (
+    KIND_COLOURS,
+    Lens,
+    draw_layers,
+    draw_overlay,
+    draw_words,
+)
 from flowjax_experiments.probability import Probability, draw_probability
 
 TOKENS = [
@@ -25,7 +32,7 @@ NOTE = "a note with $math$, 漢 and [markup]"
 
 
 def rows(schema: pa.Schema, values: list[dict]) -> pa.Table:
-    blank = dict.fromkeys(schema.names, "x") | {"correct": True, "model_note": NOTE}
+    blank = dict.fromkeys(schema.names, "x") | {"correct": True, "base_id": 7, "model_note": NOTE}
     return pa.Table.from_pylist([blank | row for row in values], schema)
 
 
@@ -58,6 +65,33 @@ def test_any_token_is_written_on_frames(tmp_path, grid):
     frames = np.full((3, 40, 80, 3), 200, np.uint8)
     assert is_png(draw_overlay(table, Pictures("s $1$", frames, (3,)), 3), tmp_path)
     assert is_png(draw_words(table), tmp_path)
+
+
+def test_all_layers_in_one_figure(tmp_path):
+    """Colours of places: the kind that ranks first, pale where it is not on top."""
+    kinds = {0: (-1, -1), 1: (0, 1), 2: (1, 0), 3: (1, -1)}
+    values = [
+        {
+            "sample_id": "s", "layer": layer, "position": 0, "frame": frame, "row": 0,
+            "column": 0, "token_ids": [0, 1], "tokens": ["a", "b"], "probabilities": [0.5, 0.1],
+            "spatial_rank": spatial, "temporal_rank": temporal,
+            "spatial_vocabulary": 0.1, "temporal_vocabulary": 0.0,
+        }
+        for layer, (spatial, temporal) in kinds.items()
+        for frame in range(2)
+    ]  # fmt: skip
+    figure = draw_layers(rows(Lens.SCHEMA, values), "s")
+    (axes,) = figure.axes
+    (image,) = axes.get_images()
+    picture = image.get_array()[::2, ::2]  # between them is a line
+    assert picture.shape == (4, 2, 3)
+    none, spatial, temporal, pale = picture[::-1, 0]  # the first layer is below
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["4", "3", "2", "1"]
+    np.testing.assert_allclose(spatial, to_rgb(KIND_COLOURS["spatial"]))
+    np.testing.assert_allclose(temporal, to_rgb(KIND_COLOURS["temporal"]))
+    np.testing.assert_allclose(none, 0.88)
+    np.testing.assert_allclose(pale, 0.45 * spatial + 0.55 * none)
+    assert is_png(figure, tmp_path)
 
 
 def test_any_token_is_in_the_table_of_tokens(tmp_path):

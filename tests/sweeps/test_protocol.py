@@ -87,3 +87,20 @@ def test_a_token_that_does_not_exist():
     layout = asked.layout(LAYOUT)
     with pytest.raises(FlowjaxError, match=r"'question_stem\[3\]' does not exist"):
         cut_table(layout, Knockout(asked.edges[0].edges, (0,)))
+
+
+def test_chosen_centres_only():
+    every = protocol(edges=["video->last"], width=3).cells(LAYOUT, 8, 2)
+    some = protocol(edges=["video->last"], width=3, centres="6,1-2").cells(LAYOUT, 8, 2)
+    assert some == tuple(every[centre] for centre in (1, 2, 6))
+
+
+@pytest.mark.parametrize("centres", ["", "a", "-1", "3-2", "1,1", "0-2,1", "1;2"])
+def test_centres_of_another_form_are_refused(centres):
+    with pytest.raises(FlowjaxError, match="--centres"):
+        protocol(edges=["video->last"], centres=centres)
+
+
+def test_a_centre_that_the_model_lacks():
+    with pytest.raises(FlowjaxError, match="--centres 8: the model's layers are 0 to 7"):
+        protocol(edges=["video->last"], width=3, centres="3,8").cells(LAYOUT, 8, 2)

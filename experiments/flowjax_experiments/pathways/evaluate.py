@@ -56,9 +56,6 @@ from flowjax.runs.finished import Run
 FULL, PATHWAY, RANDOM = "full", "pathway", "random"
 """Kinds of conditions."""
 
-AGAINST = PATHWAY, RANDOM
-"""What is compared with each other."""
-
 MEASURES = {
     "accuracy": "new_correct",
     "true_probability": "true_probability",
@@ -85,7 +82,10 @@ class Evaluate(Analysis):
         ("form", pa.string(), "paper or strict: of the pathway that is kept, or has as many edges"),
         ("seed", pa.int32(), "of random edges; -1 otherwise"),
         ("kept_fraction", pa.float64(), "edges kept of all causal edges, 0 to 1"),
+        ("kept_edges", pa.int64(), "how many, in one head of every layer"),
+        ("all_edges", pa.int64(), "all causal edges there"),
         ("new_answer", pa.string(), "most probable next token with these edges"),
+        ("new_id", pa.int32(), "its token id"),
         ("new_correct", pa.bool_(), "whether it is the true option's letter"),
         ("true_probability", pa.float64(), "of the true option's letter, 0 to 1"),
         ("base_probability", pa.float64(), "of the base answer, 0 to 1"),
@@ -102,6 +102,10 @@ class Evaluate(Analysis):
         Option("paper, strict or both. Default: both, but a file's own form.", decides=False),
     ] = None
     seeds: Seeds = 3
+    random_share: Annotated[
+        float | None,
+        Option("Share of edges that random ones keep, 0 to 1. Default: as many as the pathway."),
+    ] = None
 
     def pathways(self, family: str, layers: int) -> tuple[Pathway, ...]:
         """The pathway in each form asked for, for a model of some family and depth.
@@ -131,7 +135,9 @@ class Evaluate(Analysis):
         """See `measuring`."""
         pathways = self.pathways(loaded.config.family, loaded.config.decoder.layers)
         settings = {"pathways": [dataclasses.asdict(pathway) for pathway in pathways]}
-        return Work(measuring(pathways, self.seeds), settings)
+        if self.random_share is not None and not 0 <= self.random_share <= 1:
+            raise FlowjaxError(f"--random-share {self.random_share}: give 0 to 1")
+        return Work(measuring(pathways, self.seeds, share=self.random_share), settings)
 
     @staticmethod
     def report(run: Run) -> Report:
@@ -142,6 +148,9 @@ class Evaluate(Analysis):
             seeds = max(at.seeds for at in found)
             parts.append(f"Random edges: the mean over {seeds} seeds of every sample.")
         parts += [_changes(title, found, measure) for measure, title in TITLES.items()]
+        counts = [[at.name, f"{100 * at.kept:.1f}", f"{at.edges:,.0f}"] for at in found]
+        said = "Edges kept in one head of every layer, mean over samples"
+        parts.append(Table(said, ["edges"], ["kept %", "edges"], counts))
         against = [
             [TITLES[measure], pair.form, *judged(interval.percent, "+.2f")]
             for pair in against_random(run.rows)
@@ -168,8 +177,12 @@ class Answered:
     logits: Float[jax.Array, " vocabulary"]
 
 
-def answers(asked: Asked, pathways: Sequence[Pathway], seeds: int) -> Iterator[Answered]:
+def answers(
+    asked: Asked, pathways: Sequence[Pathway], seeds: int, *, share: float | None = None
+) -> Iterator[Answered]:
     """All edges first; then every pathway, each followed by random edges of the same number.
+
+    share: of edges that random ones keep; they are drawn once then, after the pathways.
 
     Raises:
         FlowjaxError: see `Pathway.knockouts` and `random_edges`.
@@ -184,26 +197,38 @@ def answers(asked: Asked, pathways: Sequence[Pathway], seeds: int) -> Iterator[A
         kept = kept_fraction(layout, cut, layers=config.layers, heads=config.heads)
         logits = read_logits(decoder, prompt, padded_mask(layout, cut, config))
         yield Answered(PATHWAY, pathway.name, pathway.form, -1, kept, logits)
-        for seed in range(seeds):
-            drawn = random_edges(layout, kept, seed=seed, layers=config.layers)
-            total = causal_edges(0, layout.length)
-            logits = read_logits(decoder, prompt, padded_dense(drawn.dense()))
-            share = 1 - drawn.cut / total
-            yield Answered(RANDOM, pathway.name, pathway.form, seed, share, logits)
+        if share is None:
+            yield from _random(asked, kept, seeds, pathway.name, pathway.form)
+    if share is not None:
+        yield from _random(asked, share, seeds, pathways[0].name, "")
 
 
-def measuring(pathways: Sequence[Pathway], seeds: int) -> Callable[[Asked, Advance], Measured]:
+def _random(asked: Asked, share: float, seeds: int, pathway: str, form: str) -> Iterator[Answered]:
+    """With random edges of a share of all; form: of the pathway that has as many."""
+    layout, config = asked.layout, asked.decoder.config
+    for seed in range(seeds):
+        drawn = random_edges(layout, share, seed=seed, layers=config.layers)
+        logits = read_logits(asked.decoder, pad_prompt(asked.embedded), padded_dense(drawn.dense()))
+        kept = 1 - drawn.cut / causal_edges(0, layout.length)
+        yield Answered(RANDOM, pathway, form, seed, kept, logits)
+
+
+def measuring(
+    pathways: Sequence[Pathway], seeds: int, *, share: float | None = None
+) -> Callable[[Asked, Advance], Measured]:
     """Measures a sample: a row for every condition of `answers`."""
+    drawn = len(pathways) * seeds if share is None else seeds
 
     def measure(asked: Asked, advance: Advance) -> Measured:
-        conditions = answers(asked, pathways, seeds)
+        conditions = answers(asked, pathways, seeds, share=share)
+        edges = asked.decoder.config.layers * causal_edges(0, asked.layout.length)
         full = next(conditions)
         base_id = int(full.logits.argmax())
 
         def row(answered: Answered) -> dict[str, Any]:
             probability = np.asarray(jax.nn.softmax(answered.logits), np.float64)
             new_id = int(probability.argmax())
-            advance(1 / (1 + len(pathways) * (1 + seeds)))
+            advance(1 / (1 + len(pathways) + drawn))
             return {
                 "options": len(asked.question.options),
                 "kind": answered.kind,
@@ -211,7 +236,10 @@ def measuring(pathways: Sequence[Pathway], seeds: int) -> Callable[[Asked, Advan
                 "form": answered.form,
                 "seed": answered.seed,
                 "kept_fraction": answered.kept,
+                "kept_edges": round(edges * answered.kept),
+                "all_edges": edges,
                 "new_answer": asked.text_of(new_id),
+                "new_id": new_id,
                 "new_correct": asked.is_correct(new_id),
                 "true_probability": probability[true_token(asked)],
                 "base_probability": probability[base_id],
@@ -239,7 +267,7 @@ class Condition:
 
     kind: `FULL`, `PATHWAY` or `RANDOM`; form: "paper" or "strict", of the pathway or of the one
         whose number of edges random ones have; empty for all edges.
-    kept: share of edges kept, mean over samples.
+    kept, edges: share and number of edges kept, mean over samples.
     seeds: of random edges.
     of: what is compared, by its name in `MEASURES`, 0 to 1.
     """
@@ -247,6 +275,7 @@ class Condition:
     kind: str
     form: str
     kept: float
+    edges: float
     seeds: int
     of: Mapping[str, Compared]
 
@@ -257,7 +286,7 @@ class Condition:
             return "all edges"
         if self.kind == PATHWAY:
             return f"pathway, {self.form} form"
-        return f"random, as many as {self.form}"
+        return f"random, as many as {self.form}" if self.form else "random"
 
 
 @dataclass(frozen=True)
@@ -289,23 +318,26 @@ def conditions(table: pa.Table) -> list[Condition]:
             for index, name in enumerate(MEASURES)
         }
         kept = float(rows["kept_fraction"].to_numpy().mean())
-        found.append(Condition(kind, form, kept, len(rows["seed"].unique()), compared))
+        edges = float(rows["kept_edges"].to_numpy().mean())
+        found.append(Condition(kind, form, kept, edges, len(rows["seed"].unique()), compared))
     return found
 
 
 def against_random(table: pa.Table) -> list[AgainstRandom]:
-    """Every form that has random edges to compare with; all differences are tested together.
+    """Every form beside its random edges, where there are any; all differences are tested together.
 
     Raises:
         FlowjaxError: see `conditions`.
     """
-    forms = [form for kind, form in distinct(table, "kind", "form") if kind == RANDOM]
-    if not forms:
+    there = distinct(table, "kind", "form")
+    if not any(kind == RANDOM for kind, _ in there):
         return []
-    pairs = [
-        [{name: _values(table, kind, form, name) for name in MEASURES} for kind in AGAINST]
-        for form in forms
-    ]
+    forms = [form for kind, form in there if kind == PATHWAY]
+    pairs = []
+    for form in forms:
+        random = form if (RANDOM, form) in there else ""
+        of = (PATHWAY, form), (RANDOM, random)
+        pairs.append([{m: _values(table, *at, m) for m in MEASURES} for at in of])
     p = adjusted_p(np.stack([_differences(own, random) for own, random in pairs], axis=1))
     return [
         AgainstRandom(
@@ -391,7 +423,8 @@ def _points(figure: Figure, axes: Axes, found: list[Condition], measure: str) ->
     forms = [at.form for at in found if at.kind == PATHWAY]
     for at in found:
         interval = at.of[measure].mean.percent
-        colour = COLOURS[0 if at.kind == FULL else 1 + forms.index(at.form)]
+        place = forms.index(at.form) if at.form in forms else len(forms)
+        colour = COLOURS[0 if at.kind == FULL else 1 + place]
         if at.kind == FULL:
             axes.axhline(interval.mean, color=colour, linewidth=0.8, alpha=0.6)
         aside = (6 / 72 if at.kind == RANDOM else 0.0), 0.0  # inches, to see both

@@ -79,7 +79,7 @@ class Find(Analysis):
                 f"--sweep {self.sweep}: a sweep of another model, {name!r}; sweep this one"
             )
         first, _ = halves(sample.sample_id for sample in samples)
-        change = mean_curves(sweep.rows, first)
+        change = mean_curves(sweep.rows, first, loaded.config.decoder.layers)
         found = candidates(change, self.threshold or THRESHOLDS, self.form)
         hand = default_pathway(loaded.config.family, loaded.config.decoder.layers, self.form)
         settings = {
@@ -153,16 +153,19 @@ def _range(layers: Sequence[int]) -> str:
     return f"{layers[0] + 1}-{layers[-1] + 1}" if len(layers) > 1 else str(layers[0] + 1)
 
 
-def mean_curves(sweep: pa.Table, samples: Collection[str]) -> dict[str, Float[np.ndarray, " l"]]:
+def mean_curves(
+    sweep: pa.Table, samples: Collection[str], layers: int
+) -> dict[str, Float[np.ndarray, " l"]]:
     """Mean relative change, in percent, of each edge of `SWEPT` at every layer.
 
     Args:
         sweep: rows of a sweep.
         samples: those to average over.
+        layers: of the model.
 
     Raises:
-        FlowjaxError: an edge that was not swept, windows of another style than `center`, or no rows
-            of these samples.
+        FlowjaxError: an edge that was not swept, or not around every layer, windows of another
+            style than `center`, or no rows of these samples.
     """
     rows = sweep.filter((pc.field("style") == "center") & (pc.field("head") == -1))
     rows = rows.filter(pc.field("sample_id").isin(sorted(samples)))
@@ -176,6 +179,12 @@ def mean_curves(sweep: pa.Table, samples: Collection[str]) -> dict[str, Float[np
         if not of_edge.num_rows:
             raise FlowjaxError(
                 f"the sweep has no edge {edge!r}; run it with --edges cross-frame --edges vql-to-ql"
+            )
+        centres = of_edge["centre"].unique().to_pylist()
+        if sorted(centres) != list(range(layers)):
+            raise FlowjaxError(
+                f"the sweep cuts {edge!r} in windows around {len(centres)} of {layers} layers; "
+                "a pathway is found in one of every layer, without --centres"
             )
         # An edge may also be there as one of the user's own, with the same rows.
         found[field] = by_sample(of_edge, "relative_change", "centre", several="mean").values.mean(
