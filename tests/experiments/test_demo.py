@@ -10,7 +10,7 @@ from flowjax_experiments.demo import MODELS
 from flowjax_experiments.shapes import PAIR
 
 LEARNED = ("moving_direction", "action_antonym", "scene_transition")
-PER_TASK = 6
+PER_TASK = 3
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def test_training_anew_gives_the_recorded_losses(tmp_path):
 
 
 def test_orders_of_frames_are_printed_with_a_benchmark(tmp_path, capsys):
-    write_benchmark(tmp_path / "shapes", split="test", per_task=4)
+    write_benchmark(tmp_path / "shapes", split="test", per_task=2)
     show_orders(tmp_path / "shapes")
     printed = capsys.readouterr().out
     for order in ORDERS:

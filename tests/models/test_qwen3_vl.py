@@ -165,7 +165,7 @@ def case(folder, text, vision, tied, size):
         },
     }
     pair = parity.converted(folder, theirs, TOKENIZER, files)
-    return parity.ask(pair, call=video_inputs, frames=parity.random_frames(*size))
+    return parity.ask(pair, call=video_inputs, frames=parity.random_frames(*size, seed=1))
 
 
 asked = asked_in(CASES, case)

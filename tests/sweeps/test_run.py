@@ -79,7 +79,7 @@ def kill_and_resume(inputs, tmp_path, samples, kills):
 
 
 def test_killed_and_resumed(inputs, tmp_path):
-    kill_and_resume(inputs, tmp_path, samples=12, kills=3)
+    kill_and_resume(inputs, tmp_path, samples=8, kills=2)
 
 
 @pytest.mark.slow
