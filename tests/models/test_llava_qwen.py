@@ -250,6 +250,8 @@ def test_released_configuration():
     config = read_config(fields, "config.json")
     assert (config.vision.layers, config.vision.grid, config.decoder.width) == (26, 27, 3584)
     assert (config.projector.side, config.tokens_per_frame) == (14, 14 * 15)
+    local = read_config(fields | {"mm_vision_tower": "w/siglip-so400m-patch14-384/"}, "config.json")
+    assert local == config
     plain = read_config(fields | {"mm_newline_position": None}, "config.json")
     assert plain.projector.newline == "one_token" and plain.tokens_per_frame == 14**2
 

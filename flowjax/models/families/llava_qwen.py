@@ -46,7 +46,9 @@ STRIDE = 2
 TIMED = "timed"
 """The conversation with the frames' times."""
 
-TOWERS = {"google/siglip-so400m-patch14-384": SO400M}
+TOWERS = {"siglip-so400m-patch14-384": SO400M}
+"""By the last part of `mm_vision_tower`, which fine-tunes have as a path of their own."""
+
 PREPROCESSOR = {
     "size": {"height": 384, "width": 384},
     "image_mean": [0.5, 0.5, 0.5],
@@ -89,11 +91,11 @@ def accepts(fields: Mapping[str, Any]) -> bool:
 def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     """Read `config.json`; absent fields have the defaults of the released code."""
     name = fields.get("mm_vision_tower")
-    tower = fields.get("vision_config") or TOWERS.get(str(name))
+    tower = fields.get("vision_config") or TOWERS.get(str(name).rstrip("/").rsplit("/", 1)[-1])
     if tower is None:
         raise FlowjaxError(
-            f"{source}: mm_vision_tower is {name!r}; it must be one of {', '.join(TOWERS)}, or "
-            "vision_config must hold the config.json of it, with the layers that the weights have"
+            f"{source}: mm_vision_tower is {name!r}; known is {', '.join(TOWERS)}; of another one, "
+            "vision_config must hold the config.json, with the layers that the weights have"
         )
     # The decoder's fields are on the top level, among the others.
     top = HFConfig({**fields, "model_type": "qwen2", "vision_config": tower}, f"{source}: ", UNREAD)
