@@ -74,7 +74,9 @@ class Diagnose(Analysis):
             pa.list_(pa.string()),
             "with cross-frame edges cut around each layer",
         ),
+        ("window_ids", pa.list_(pa.int32()), "their token ids"),
         ("cut_answer", pa.string(), "answer, cross-frame edges cut in all layers"),
+        ("cut_id", pa.int32(), "its token id"),
         ("still_answer", pa.string(), "answer to a video that repeats one of the frames"),
     )
 
@@ -95,6 +97,7 @@ class Diagnose(Analysis):
                 *by_window, cut = answer_texts(loaded.tokenizer, ids)
                 still = ask_sample(loaded, asked.sample, order=REPEATED)
                 row = {"width": width, "window_answers": by_window, "cut_answer": cut}
+                row |= {"window_ids": ids[:-1].tolist(), "cut_id": int(ids[-1])}
                 return [row | {"still_answer": still.answer}]
 
             return Measured(int(jnp.argmax(answers.base)), rows)

@@ -1,5 +1,6 @@
 """Sweeps as a program asks for them: every window of every edge, as a table and a figure."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from flowjax.errors import FlowjaxError
 from flowjax.layer_windows import EDGE_SETS
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.patches import Patch
-from flowjax.sweeps.protocol import Protocol, fitting_width, protocol
+from flowjax.sweeps.protocol import Protocol, fitting_width, parse_centres, protocol
 from flowjax.sweeps.run import measure
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def sweep(
     window: int | None = None,
     style: str = "center",
     heads: str | None = None,
+    centres: str | None = None,
     model: LoadedModel | None = None,
     limit: int | None = None,
 ) -> Swept:
@@ -56,6 +58,7 @@ def sweep(
         style: "center", "inverse", "top_down" or "bottom_up"; see
             `flowjax.layer_windows.window_layers`.
         heads: "all", or numbers such as "0,3,5", to cut heads one by one; None cuts all at once.
+        centres: of the windows, from 0, such as "3,7,11" or "4-9"; None for every layer.
         model: that a benchmark is put to.
         limit: questions of a benchmark's folder; None for all.
 
@@ -76,7 +79,7 @@ def sweep(
     for one in _each(asked, model, limit):
         layers = one.decoder.config.layers
         width = fitting_width(layers) if window is None else window
-        _, rows = measure(one, asked_protocol(chosen, width, style, heads))
+        _, rows = measure(one, asked_protocol(chosen, width, style, heads, centres))
         tables.append(rows())
     if not tables:
         raise FlowjaxError("there is no question to sweep")
@@ -84,7 +87,11 @@ def sweep(
 
 
 def asked_protocol(
-    edges: Iterable[str | Patch], width: int, style: str, heads: str | None
+    edges: Iterable[str | Patch],
+    width: int,
+    style: str,
+    heads: str | None,
+    centres: str | None = None,
 ) -> Protocol:
     """Edges, edge sets and patches in any order, as a protocol.
 
@@ -102,9 +109,10 @@ def asked_protocol(
     sets = [edge for edge in named if edge in EDGE_SETS]
     own = [edge for edge in named if edge not in EDGE_SETS]
     if patches and not named:
-        return Protocol((), width, style, patches=patches)
-    cut = protocol(sets, own, width=width, style=style, heads=heads)
-    return Protocol(cut.edges, cut.width, cut.style, cut.heads, patches)
+        numbers = None if centres is None else parse_centres(centres)
+        return Protocol((), width, style, patches=patches, centres=numbers)
+    cut = protocol(sets, own, width=width, style=style, heads=heads, centres=centres)
+    return dataclasses.replace(cut, patches=patches)
 
 
 def _each(

@@ -100,6 +100,7 @@ def result_table(
     true_answer = sample.question.answer or ""
     size = len(cells)
     new_answers = answer_texts(tokenizer, outcome.new_id)
+    right = {token: prepared.is_correct(token) for token in set(outcome.new_id.tolist())}
     named_in = [
         [] if isinstance(cell.knockout, Patch) else token_named(cell.knockout.edges)
         for cell in cells
@@ -127,7 +128,7 @@ def result_table(
         "base_id": [outcome.base_id] * size,
         "new_answer": new_answers,
         "new_id": outcome.new_id,
-        "new_correct": [prepared.is_correct(token) for token in outcome.new_id.tolist()],
+        "new_correct": [right[token] for token in outcome.new_id.tolist()],
         "true_answer": [true_answer] * size,
         "correct": [prepared.is_correct(outcome.base_id)] * size,
         "base_probability": [outcome.base] * size,

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 
+from flowjax.api.sweep import asked_protocol
 from flowjax.edges import Knockout, cut_table, dense
 from flowjax.errors import FlowjaxError
 from flowjax.layer_windows import EDGE_SETS
 from flowjax.layout import TokenLayout
+from flowjax.patches import Patch
 from flowjax.sweeps.protocol import protocol
 
 NAMES = ["system", "frame_0", "frame_1", *["question_stem"] * 3, "option_A", "option_B"]
@@ -104,3 +106,10 @@ def test_centres_of_another_form_are_refused(centres):
 def test_a_centre_that_the_model_lacks():
     with pytest.raises(FlowjaxError, match="--centres 8: the model's layers are 0 to 7"):
         protocol(edges=["video->last"], width=3, centres="3,8").cells(LAYOUT, 8, 2)
+
+
+def test_a_program_chooses_centres_of_edges_and_patches():
+    patch = Patch(0.0, "last")
+    for edges in (["video->last"], [patch], ["video->last", patch]):
+        cells = asked_protocol(edges, 3, "center", None, "1-2").cells(LAYOUT, 8, 2)
+        assert [cell.centre for cell in cells] == [1, 2] * len(edges)
