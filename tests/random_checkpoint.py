@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
+from flowjax_benchmarks.synthetic import pllava_shapes
 from flowjax_experiments.shapes.tokenizer import train_tokenizer
 
 NOTE = "random weights: shows that the pipeline works, not how a trained model behaves"
@@ -95,55 +96,20 @@ def preprocessor_config() -> dict[str, Any]:
 
 
 def random_weights(config: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
-    """Every tensor of the checkpoint by its Hugging Face key, float32."""
+    """Every tensor of the checkpoint by its Hugging Face key, float32, as large as when new."""
     rng = np.random.default_rng(seed)
-    text, vision = config["text_config"], config["vision_config"]
-    weights: dict[str, np.ndarray] = {}
 
-    def linear(name: str, outputs: int, inputs: int, *, bias: bool) -> None:
-        weights[f"{name}.weight"] = rng.standard_normal((outputs, inputs)) * inputs**-0.5
-        if bias:
-            weights[f"{name}.bias"] = rng.standard_normal(outputs) * 0.02
+    def values(key: str, shape: tuple[int, ...]) -> np.ndarray:
+        noise = rng.standard_normal(shape)
+        if key.endswith(".bias"):
+            return noise * 0.02
+        if "norm" in key:
+            return 1 + noise * 0.02
+        if key.endswith("embed_tokens.weight"):
+            return noise
+        if key.endswith(("class_embedding", "position_embedding.weight")):
+            return noise * 0.5
+        return noise * np.prod(shape[1:]) ** -0.5
 
-    def norm(name: str, width: int, *, bias: bool) -> None:
-        weights[f"{name}.weight"] = 1 + rng.standard_normal(width) * 0.02
-        if bias:
-            weights[f"{name}.bias"] = rng.standard_normal(width) * 0.02
-
-    tower, width = "vision_tower.vision_model.", vision["hidden_size"]
-    tokens = (vision["image_size"] // vision["patch_size"]) ** 2 + 1
-    weights[f"{tower}embeddings.class_embedding"] = rng.standard_normal(width) * 0.5
-    weights[f"{tower}embeddings.position_embedding.weight"] = (
-        rng.standard_normal((tokens, width)) * 0.5
-    )
-    patch = (3, vision["patch_size"], vision["patch_size"])
-    kernel = rng.standard_normal((width, *patch)) * np.prod(patch) ** -0.5
-    weights[f"{tower}embeddings.patch_embedding.weight"] = kernel
-    norm(f"{tower}pre_layrnorm", width, bias=True)
-    norm(f"{tower}post_layernorm", width, bias=True)
-    for index in range(vision["num_hidden_layers"]):
-        layer = f"{tower}encoder.layers.{index}."
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            linear(f"{layer}self_attn.{name}", width, width, bias=True)
-        linear(f"{layer}mlp.fc1", vision["intermediate_size"], width, bias=True)
-        linear(f"{layer}mlp.fc2", width, vision["intermediate_size"], bias=True)
-        norm(f"{layer}layer_norm1", width, bias=True)
-        norm(f"{layer}layer_norm2", width, bias=True)
-
-    hidden = text["hidden_size"]
-    linear("multi_modal_projector.linear_1", hidden, width, bias=True)
-    linear("multi_modal_projector.linear_2", hidden, hidden, bias=True)
-    embedding = rng.standard_normal((text["vocab_size"], hidden))
-    weights["language_model.model.embed_tokens.weight"] = embedding
-    norm("language_model.model.norm", hidden, bias=False)
-    linear("language_model.lm_head", text["vocab_size"], hidden, bias=False)
-    for index in range(text["num_hidden_layers"]):
-        layer = f"language_model.model.layers.{index}."
-        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            linear(f"{layer}self_attn.{name}", hidden, hidden, bias=False)
-        linear(f"{layer}mlp.gate_proj", text["intermediate_size"], hidden, bias=False)
-        linear(f"{layer}mlp.up_proj", text["intermediate_size"], hidden, bias=False)
-        linear(f"{layer}mlp.down_proj", hidden, text["intermediate_size"], bias=False)
-        norm(f"{layer}input_layernorm", hidden, bias=False)
-        norm(f"{layer}post_attention_layernorm", hidden, bias=False)
-    return {name: value.astype(np.float32) for name, value in weights.items()}
+    shapes = pllava_shapes(config)
+    return {key: values(key, shape).astype(np.float32) for key, shape in shapes.items()}
