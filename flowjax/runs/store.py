@@ -161,6 +161,7 @@ class RunStore:
         """
         self._claim()
         with writing(self.path):
+            self._file(PARTS, index).unlink(missing_ok=True)  # damaged, or of what it was before
             self._write_table(self._file(FAILED, index), _failure(sample, error))
 
     def finish(self) -> tuple[pa.Table, pa.Table]:
@@ -321,7 +322,7 @@ def _failure(sample: Sample, error: str) -> pa.Table:
         "sample_id": sample.sample_id,
         "task": sample.task,
         "video": printable(sample.video),
-        "error": error,
+        "error": error.encode("utf-8", "backslashreplace").decode(),  # it may name any file
     }
     return pa.Table.from_pylist([row], FAILURES)
 

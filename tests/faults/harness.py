@@ -230,7 +230,9 @@ def make_inputs(folder: Path) -> None:
 
 
 def build(folder: Path) -> Path | None:
-    """The shim, compiled; None where there is no C compiler."""
+    """The shim, compiled; None where there is no C compiler, or the system is not Linux."""
+    if sys.platform != "linux":
+        return None
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
         return None

@@ -1,12 +1,15 @@
 import errno
 import json
 from contextlib import closing
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from flowjax import files
+from flowjax.data.prompt import Question
+from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.runs import tables
 from flowjax.runs.store import RunStore
@@ -54,6 +57,23 @@ def test_leftovers_and_damaged_parts_are_not_results(tmp_path):
     (parts / "000002.parquet").write_bytes(b"PAR1 half")
     with opened(tmp_path / "run", samples=3) as store:
         assert set(store.finished) == {0}
+
+
+def test_a_sample_that_fails_has_no_rows_whatever_it_had_before(tmp_path):
+    one_sample(tmp_path / "run")
+    sample = Sample("s", "t", Path("caf\udce9.mp4"), Question("What?", ()))
+    with opened(tmp_path / "run") as store:
+        store.fail(0, sample, "caf\udce9.mp4 does not exist")
+        found, failures = store.finish()
+    assert not found.num_rows
+    assert failures.to_pylist() == [
+        {
+            "sample_id": "s",
+            "task": "t",
+            "video": "caf\\xe9.mp4",
+            "error": "caf\\udce9.mp4 does not exist",
+        }
+    ]
 
 
 def test_every_differing_setting_is_named(tmp_path):
