@@ -150,7 +150,7 @@ class TokenLayout:
         return TokenLayout(cells, cell, unions | aliases)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EncodedPrompt:
     """A prompt as the decoder reads it.
 

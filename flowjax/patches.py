@@ -26,7 +26,7 @@ How = Literal["replace", "add", "scale"]
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PatchArrays:
     """A patch of one prompt, as a compiled function reads it.
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import flowjax as fj
+from flowjax.api.forward import unedited
 from flowjax.data.shapes.benchmark import write_benchmark
 from flowjax.data.tvbench import read_tvbench
 from flowjax.models.edit import check_site
@@ -91,6 +92,13 @@ def pc_equal(table, column, value):
     import pyarrow.compute as pc
 
     return pc.equal(table[column], value)
+
+
+def test_a_forward_without_an_edit_is_compiled_once(asked):
+    fj.forward(asked)
+    programs = unedited._cache_size()
+    fj.forward(asked)
+    assert unedited._cache_size() == programs
 
 
 def test_sweeps_of_several_and_of_a_benchmark(asked, model, shapes):

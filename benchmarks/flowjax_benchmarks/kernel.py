@@ -97,7 +97,7 @@ def layer_kinds(layout: TokenLayout) -> list[tuple[list[int], Bool[np.ndarray, "
     return list(kinds.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inputs:
     """Random rows of one prompt."""
 

@@ -123,7 +123,7 @@ class Contender:
         return memory.temp_size_in_bytes + memory.output_size_in_bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Setting:
     """One prompt on one decoder."""
 

@@ -80,7 +80,7 @@ def prompt_layout(frames: int, tokens_per_frame: int) -> TokenLayout:
     return TokenLayout.from_cells([*names, *["instruction"] * 16, "last"], "option_B")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Setting:
     """Everything that is measured on."""
 
@@ -136,7 +136,7 @@ def setting(shape: Shape) -> Setting:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measured:
     """Seconds per edge (naive, peer) or per whole sweep (planned), and all logits."""
 

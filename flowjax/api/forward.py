@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from flowjax.asked.asked import Asked
 from flowjax.edges import Edge, Knockout, edge_mask
@@ -73,7 +73,8 @@ def forward(
 ) -> Forward:
     """Run the model once over an asked prompt.
 
-    Compiled for the prompt's length; differentiable with respect to what `edit` reads.
+    Compiled once for the prompt's length, and anew for every edit; differentiable with respect to
+    what `edit` reads.
 
     Args:
         asked: what `ask` gave.
@@ -111,17 +112,35 @@ def forward(
     elif edit is not None:
         change = Edit(edit, at)
 
-    # Compiled anew for every edit: a function may close over arrays that are being differentiated.
-    @jax.jit
-    def run(decoder: Decoder, prompt: Embedded, mask: Mask | None) -> tuple:
-        trace = decoder(prompt, mask, keep=keep, edit=change, chunk=CHUNK)
-        hidden = trace.hidden
-        if hidden is not None:
-            hidden = jnp.concatenate([hidden[1:], trace.output[None]])
-        logits = decoder.last_logits(trace.output, prompt)
-        return logits, hidden, trace.outputs, trace.attention, trace.sources
+    rows, flags = keep.attention, keep._replace(attention=None)
+    run = unedited
+    if change is not None:
+        # Compiled anew: the function may close over arrays that are being differentiated.
+        run = jax.jit(partial(_run, change=change), static_argnames="keep")
+    return Forward(asked, *run(asked.decoder, asked.embedded, mask, rows, keep=flags))
 
-    return Forward(asked, *run(asked.decoder, asked.embedded, mask))
+
+def _run(
+    decoder: Decoder,
+    prompt: Embedded,
+    mask: Mask | None,
+    rows: Int[Array, " r"] | None,
+    *,
+    keep: Keep,
+    change: Edit | None = None,
+) -> tuple:
+    """What `Forward` holds beside the prompt; `rows`: those whose attention is kept."""
+    keep = keep._replace(attention=rows)
+    trace = decoder(prompt, mask, keep=keep, edit=change, chunk=CHUNK)
+    hidden = trace.hidden
+    if hidden is not None:
+        hidden = jnp.concatenate([hidden[1:], trace.output[None]])
+    logits = decoder.last_logits(trace.output, prompt)
+    return logits, hidden, trace.outputs, trace.attention, trace.sources
+
+
+unedited = jax.jit(_run, static_argnames="keep")
+"""Compiled once for every length of a prompt and every choice of what to keep."""
 
 
 @dataclass(frozen=True, eq=False)

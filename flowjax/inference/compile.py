@@ -24,7 +24,7 @@ from flowjax.models.decoder import DecoderConfig
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cut:
     """Cache entries of consecutive layers that keep the same positions.
 
@@ -44,7 +44,7 @@ class Cut:
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
     """Consecutive layers that one scan runs.
 
@@ -69,7 +69,7 @@ class Stage:
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Compiled:
     """Everything static about pruned inference of one prompt layout under one pathway.
 

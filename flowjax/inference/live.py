@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int
 from flowjax.layout import TokenLayout
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerRows:
     """What one layer must compute: ascending positions, int32.
 

@@ -30,7 +30,7 @@ It may call `advance` with parts of 1 while it works.
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
     """What a run over samples gives.
 

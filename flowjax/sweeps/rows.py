@@ -58,7 +58,7 @@ SCHEMA = pa.schema(
 """Columns of `results.parquet`; each field's metadata says what it holds."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """What a sweep keeps of the logits at the last position.
 

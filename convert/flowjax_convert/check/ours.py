@@ -117,7 +117,7 @@ class Ours:
         return nnx.merge(graph, state)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Passage:
     """What all sequences have in common as they go through the layers.
 

@@ -18,7 +18,7 @@ from flowjax.layout import EncodedPrompt
 from flowjax.models.video_llm import VideoLLM
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CheckedPrompt:
     """One question about one video as flowjax asks it.
 

@@ -16,7 +16,7 @@ PARTS = {
 """Parts of a decoder layer that are compared by themselves, and the modules that give them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recorded:
     """What `transformers` computed.
 
@@ -56,7 +56,7 @@ class Recorded:
         return np.load(path) if path.is_file() else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TheirPixels:
     """What `transformers` makes of the frames.
 
