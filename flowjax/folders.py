@@ -28,7 +28,7 @@ def new_directory(out: Path, sign: str) -> Iterator[Path]:
 
     Whatever `out` was before is replaced at that moment. A run that was killed leaves its
     directory beside `out`, under a name that starts with a dot; the next run for the same `out`
-    removes it.
+    removes it, unless the file system has no locks, which tell whether it is in use.
 
     Args:
         out: the directory, or a link to it, which stays.
@@ -46,9 +46,9 @@ def new_directory(out: Path, sign: str) -> Iterator[Path]:
     except OSError as error:
         _remove_empty(created)
         raise FlowjaxError(f"{out} cannot be written: {error.strerror}") from error
-    lock = os.open(partial, os.O_RDONLY)
+    descriptor = os.open(partial, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, partial, out)
         yield partial
         sync(partial)
         os.chmod(partial, 0o777 & ~_umask())
@@ -58,7 +58,7 @@ def new_directory(out: Path, sign: str) -> Iterator[Path]:
         _remove_empty(created)
         raise
     finally:
-        os.close(lock)
+        os.close(descriptor)
 
 
 def sync(directory: Path) -> None:
@@ -76,41 +76,55 @@ def _replace(partial: Path, out: Path) -> None:
     old = None
     if out.exists():
         old = Path(tempfile.mkdtemp(prefix=_prefix(out, "old"), dir=out.parent))
-        os.rename(out, old)
     try:
+        if old is not None:
+            os.rename(out, old)
         os.rename(partial, out)
     except OSError:
         if old is not None:
-            os.rename(old, out)
+            old.rmdir() if out.exists() else os.rename(old, out)
         raise
-    parent = os.open(out.parent, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # it is there, whatever a power cut may do to it
+    with suppress(OSError):  # it is there, whatever a power cut may do to it
+        parent = os.open(out.parent, os.O_RDONLY)
+        try:
             os.fsync(parent)
-    finally:
-        os.close(parent)
+        finally:
+            os.close(parent)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _remove_leftovers(out: Path, sign: str) -> None:
     """Remove what killed runs left; bring back an old `out` if its replacement never arrived."""
+    for partial in _siblings(out, "partial"):  # first: one in use may be about to replace `out`
+        descriptor = os.open(partial, os.O_RDONLY)
+        try:
+            if _lock(descriptor, partial, out):
+                shutil.rmtree(partial)
+        finally:
+            os.close(descriptor)
     for old in _siblings(out, "old"):
         if not out.exists() and (old / sign).exists():
             os.rename(old, out)
         else:
             shutil.rmtree(old, ignore_errors=True)
-    for partial in _siblings(out, "partial"):
-        descriptor = os.open(partial, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FlowjaxError(
-                f"{out}: another process is writing it ({partial.name}); wait for it to end"
-            ) from None
-        finally:
-            os.close(descriptor)
-        shutil.rmtree(partial)
+
+
+def _lock(descriptor: int, partial: Path, out: Path) -> bool:
+    """Lock an open directory until it is closed; False where the file system has no locks.
+
+    Raises:
+        FlowjaxError: another process holds the lock.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise FlowjaxError(
+            f"{out}: another process is writing it ({partial.name}); wait for it to end"
+        ) from None
+    except OSError:
+        return False
+    return True
 
 
 def _prefix(out: Path, kind: str) -> str:
@@ -133,16 +147,16 @@ def _make_parents(out: Path) -> list[Path]:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        _remove_empty(missing)
         raise FlowjaxError(f"{out} cannot be written: {error.strerror}") from error
     return missing
 
 
 def _remove_empty(directories: list[Path]) -> None:
+    """Remove those that are there and empty, the innermost first."""
     for directory in directories:
-        try:
+        with suppress(OSError):
             directory.rmdir()
-        except OSError:
-            return
 
 
 def _umask() -> int:

@@ -1,5 +1,7 @@
 """OUT appears complete or not at all, whatever happens."""
 
+import errno
+import fcntl
 import json
 import os
 import random
@@ -175,6 +177,66 @@ def test_two_runs_for_one_out(tmp_path):
         ):
             raise AssertionError
     assert (tmp_path / "out" / "first").exists()
+
+
+def test_a_run_is_not_disturbed_between_taking_the_old_away_and_putting_the_new_there(tmp_path):
+    old = tmp_path / ".out.old-abcdefgh"
+    with new_directory(tmp_path / "out", "flowjax.json"):
+        old.mkdir()
+        (old / "flowjax.json").touch()
+        with (
+            pytest.raises(FlowjaxError, match="another process is writing it"),
+            new_directory(tmp_path / "out", "flowjax.json"),
+        ):
+            raise AssertionError
+        assert old.exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_directory_that_cannot_be_replaced_stays(tmp_path, monkeypatch, call):
+    (tmp_path / "out" / "old").mkdir(parents=True)
+    rename, calls = os.rename, []
+
+    def failing(*paths):
+        calls.append(paths)
+        if len(calls) == call:
+            raise OSError(errno.EACCES, "Permission denied")
+        rename(*paths)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(PermissionError), new_directory(tmp_path / "out", "old") as partial:
+        (partial / "new").touch()
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert found == {"out", "out/old"}
+
+
+def test_a_parent_that_cannot_be_made_leaves_no_other(tmp_path, monkeypatch):
+    mkdir = os.mkdir
+
+    def failing(path, *mode):
+        if str(path).endswith("b") and os.path.isdir(os.path.dirname(path)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        mkdir(path, *mode)
+
+    monkeypatch.setattr(os, "mkdir", failing)
+    with (
+        pytest.raises(FlowjaxError, match="No space left"),
+        new_directory(tmp_path / "a" / "b" / "out", "flowjax.json"),
+    ):
+        raise AssertionError
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_locks_a_directory_that_may_be_in_use_stays(tmp_path, monkeypatch):
+    def absent(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", absent)
+    (tmp_path / ".out.partial-abcdefgh").mkdir()
+    with new_directory(tmp_path / "out", "flowjax.json") as partial:
+        (partial / "whole").touch()
+    assert (tmp_path / "out" / "whole").exists()
+    assert (tmp_path / ".out.partial-abcdefgh").exists()
 
 
 def check_killed(tiny, tmp_path, delay, mode):
