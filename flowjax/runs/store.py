@@ -109,6 +109,7 @@ class RunStore:
         differs = found is not None and found["digest"] != self._manifest["digest"]
         self._replace = differs if overwrite == "other" else overwrite
         self._release: Callable[[], object] | None = None
+        self._locked: os.stat_result | None = None
         self._claimed = False
         with writing(path):
             exists = self._folder.exists()
@@ -220,9 +221,10 @@ class RunStore:
 
     def _claim(self) -> None:
         """Hold the lock, and have our manifest in the folder."""
-        if self._claimed:
-            return
         with writing(self.path):
+            if self._claimed:
+                self._check_lock()
+                return
             self._folder.mkdir(parents=True, exist_ok=True)
             if self._release is None:
                 self._lock()
@@ -249,6 +251,13 @@ class RunStore:
                 "another --out"
             )
         self._release = weakref.finalize(self, os.close, descriptor)
+        self._locked = os.fstat(descriptor)
+
+    def _check_lock(self) -> None:
+        """Refuse a folder that was removed and made anew, and may be another run's by now."""
+        there = os.stat(self._folder / LOCK)
+        if self._locked is None or not os.path.samestat(there, self._locked):
+            raise FlowjaxError(f"{self.path} was replaced while this run was written; run it again")
 
     def _clear(self) -> None:
         """Remove a run's results, then its manifest; the folder itself may be a link's or `.`."""

@@ -1,5 +1,6 @@
 """Two commands that write into one folder: the later one is refused when it comes to write."""
 
+import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -62,6 +63,20 @@ def test_a_run_that_is_being_written_is_refused_at_once_also_with_overwrite(tmp_
             with pytest.raises(FlowjaxError, match="another process is writing this run"):
                 RunStore(tmp_path, {"model": "one"}, 1, schema=SCHEMA, **options)
         assert first.finish()[0].num_rows == 1
+
+
+def test_a_folder_that_was_removed_and_made_anew_is_another_runs(tmp_path):
+    run = tmp_path / "run"
+    with store(run, "one") as first:
+        first.write(0, rows("one"), "")
+        shutil.rmtree(run)
+        with pytest.raises(FlowjaxError, match="run cannot be written: No such file"):
+            first.write(0, rows("one"), "")
+        with store(run, "two") as second:
+            second.write(0, rows("two"), "")
+            with pytest.raises(FlowjaxError, match="was replaced while this run was written"):
+                first.write(0, rows("one"), "")
+            assert second.finish()[0]["model"].to_pylist() == ["two"]
 
 
 def test_the_lock_of_a_killed_run_does_not_block(tmp_path):
