@@ -28,6 +28,11 @@ SPLIT = "questions"
 SECONDS = ("start", "end")
 
 
+class _Info(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """No bucket has these questions; the library would leave an empty folder behind."""
+
+
 class TVBench(tfds.core.GeneratorBasedBuilder):
     """The questions of one task; each example is one entry of its file.
 
@@ -52,7 +57,7 @@ class TVBench(tfds.core.GeneratorBasedBuilder):
             "start": text,
             "end": text,
         }
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,

@@ -52,6 +52,12 @@ def test_questions_come_in_the_files_order(benchmark):
     assert [s.sample_id for s in chosen] == [f"object_count/{index}" for index in range(3)]
 
 
+def test_nothing_is_left_among_temporary_files(benchmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    read_tvbench(benchmark(a=[GOOD]))
+    assert {path.name for path in tmp_path.iterdir()} == {"benchmark", "cache"}
+
+
 def test_a_changed_file_is_read_anew(benchmark):
     assert read_tvbench(benchmark(a=[GOOD]))[0].question.stem == "What moves?"
     changed = benchmark(a=[GOOD | {"question": "What else?"}])
