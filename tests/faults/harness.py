@@ -60,12 +60,14 @@ class Found:
     calls: that write, of one undisturbed run.
     tried: calls that were made to fail, by fault.
     absorbed: of them, those that did not matter to the command.
+    missed: calls chosen that a command ended before.
     problems: everything that was not as it must be.
     """
 
     calls: int = 0
     tried: dict[str, int] = field(default_factory=dict)
     absorbed: int = 0
+    missed: int = 0
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
 
@@ -130,14 +132,18 @@ class Command:
         if self.name == "convert":
             return checkpoint_digest(self.out)
         if self.name == "make-shapes":
-            files = sorted(path for path in self.out.rglob("*") if path.is_file())
-            return {
-                str(path.relative_to(self.out)): hashlib.sha256(path.read_bytes()).hexdigest()
-                for path in files
-            }
-        figures = sorted(path.name for path in self.out.glob("figures/[!.]*"))
+            return self.digests("**/*")
         failed = (self.out / "failures.parquet").exists()
-        return pq.read_table(self.out / "results.parquet").to_pylist(), figures, failed
+        rows = pq.read_table(self.out / "results.parquet").to_pylist()
+        return rows, self.digests("figures/[!.]*"), failed
+
+    def digests(self, pattern: str) -> dict[str, str]:
+        """Of files that were written, by their names."""
+        files = sorted(path for path in self.out.glob(pattern) if path.is_file())
+        return {
+            str(path.relative_to(self.out)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files
+        }
 
     def finished(self) -> dict[str, int]:
         """When each sample's rows were written."""
@@ -146,6 +152,7 @@ class Command:
     def leftovers(self) -> list[str]:
         """What no one asked for. Pictures may be left half-written under hidden names."""
         found = [path for path in self.watched.iterdir() if path.name.startswith(".")]
+        found += (self.watched / "tmp").iterdir()
         found += [path for path in self.out.rglob(".*") if path.name not in (".lock", ".zarray")]
         return [str(path) for path in found if path.parent.name != "figures"]
 
@@ -208,7 +215,9 @@ def examine(command: Command, points: int, kills: int) -> Found:
                 command.killed(number) if reason == KILL else command.run(number, reason, lasting)
             )
             found.tried[name] = found.tried.get(name, 0) + 1
-            found.absorbed += outcome.code == 0
+            if outcome.code == 0:
+                found.absorbed += bool(outcome.fired)
+                found.missed += not outcome.fired
             where = f"{command.name}, {name} at {number}, {outcome.fired}: "
             problems = [where + said for said in command.judge(outcome, expected)]
             print(*problems, sep="\n", end="\n" * bool(problems), file=sys.stderr)
@@ -298,7 +307,7 @@ def main() -> None:
     for name, of in of_each.items():
         tried = ", ".join(f"{fault} {count}" for fault, count in of.tried.items())
         said = f"{name}: {of.calls} calls; {tried}; {of.absorbed} did not matter"
-        print(f"{said}; {of.seconds:.0f} s")
+        print(f"{said}; {of.missed} were not reached; {of.seconds:.0f} s")
         for problem in of.problems:
             print(f"  {problem}")
     sys.exit(any(of.problems for of in of_each.values()))
