@@ -20,12 +20,21 @@ FRAMES, GRID, LAYERS, WIDTH, VISION_LAYERS, VISION_WIDTH = 8, 4, 8, 128, 3, 64
 IMAGE, PATCH = 56, 14
 
 
-def write_random_checkpoint(folder: Path, corpus: list[str], seed: int = 0) -> None:
+def write_random_checkpoint(
+    folder: Path,
+    corpus: list[str],
+    seed: int = 0,
+    *,
+    layers: int = LAYERS,
+    vision_layers: int = VISION_LAYERS,
+) -> None:
     """Write the checkpoint into `folder`; the tokenizer is trained on `corpus`."""
     folder.mkdir(parents=True)
     tokenizer = train_tokenizer(corpus)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = checkpoint_config(tokenizer)
+    config["text_config"]["num_hidden_layers"] = layers
+    config["vision_config"]["num_hidden_layers"] = vision_layers
     files: dict[str, dict[str, Any]] = {
         "config.json": config,
         "tokenizer_config.json": {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>"},

@@ -2,6 +2,7 @@
 
     python -m tests.faults.harness                  # every write of every command, every fault
     python -m tests.faults.harness sweep --points 9 # nine writes of one, chosen at random
+    python -m tests.faults.harness convert --turns  # every write once, the errors taking turns
 
 The system's calls are failed by `shim.c`, which stands before the C library, so that writes of C++
 and Rust code count like those of Python. A full disk, a forbidden path and a broken one end a
@@ -48,7 +49,7 @@ COMMANDS = {
         "sweep", "{inputs}/model", *QUESTIONS, "--out", "{out}", "--edges", "cross-frame",
         "--window", "3", "--samples", "all",
     ],
-    "convert": ["convert", "{inputs}/checkpoint", "{out}"],
+    "convert": ["convert", "{inputs}/shallow", "{out}"],
     "make-shapes": ["make-shapes", "{out}", "--per-task", "1"],
 }  # fmt: skip
 
@@ -70,6 +71,20 @@ class Found:
     missed: int = 0
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which calls fail.
+
+    points: of each command for each error, chosen at random; 0 for all.
+    kills: calls that end the process, likewise.
+    turns: every call fails once, and the errors take turns.
+    """
+
+    points: int = 0
+    kills: int = 0
+    turns: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,18 +213,27 @@ class Command:
         return problems
 
 
-def examine(command: Command, points: int, kills: int) -> Found:
-    """Have calls of a command fail: all of them, or so many chosen at random for each fault."""
+def chosen(name: str, fault: str, calls: int, how: Choice) -> list[int]:
+    """The calls of a command, from 1, that a fault is tried at."""
+    every = range(1, calls + 1)
+    kills = FAULTS[fault][0] == KILL
+    if how.turns and not kills:
+        errors = [other for other, (reason, _) in FAULTS.items() if reason != KILL]
+        return [*every[errors.index(fault) :: len(errors)]]
+    most = how.kills if kills else how.points
+    some = random.Random(f"{name} {fault}").sample(every, min(most, calls))
+    return sorted(some) if most else [*every]
+
+
+def examine(command: Command, how: Choice) -> Found:
+    """Have calls of a command fail."""
     began, found = time.monotonic(), Found()
     command.clean()
     whole = command.run()
     assert (whole.code, whole.err) == (0, ""), f"{command.name} fails by itself: {whole}"
     expected, found.calls = command.content(), command.again().calls
     for name, (reason, lasting) in FAULTS.items():
-        every = range(1, found.calls + 1)
-        most = kills if reason == KILL else points
-        chosen = random.Random(f"{command.name} {name}").sample(every, min(most, found.calls))
-        for number in sorted(chosen if most else every):
+        for number in chosen(command.name, name, found.calls, how):
             command.clean()
             outcome = (
                 command.killed(number) if reason == KILL else command.run(number, reason, lasting)
@@ -236,6 +260,7 @@ def make_inputs(folder: Path) -> None:
     write_benchmark(folder / "shapes", split="test", per_task=1, tasks=tasks)
     write_random_checkpoint(folder / "checkpoint", ["Which way does the red square move? How many"])
     convert(folder / "checkpoint", folder / "model")
+    write_random_checkpoint(folder / "shallow", ["How many"], layers=1, vision_layers=2)
 
 
 def build(folder: Path) -> Path | None:
@@ -250,17 +275,14 @@ def build(folder: Path) -> Path | None:
     return shim
 
 
-def inject(
-    folder: Path, shim: Path, names: list[str], points: int = 0, kills: int = 0
-) -> dict[str, Found]:
+def inject(folder: Path, shim: Path, names: list[str], how: Choice) -> dict[str, Found]:
     """Examine commands in a process with the shim.
 
     Args:
         folder: an empty one, which is filled.
         shim: from `build`.
         names: of `COMMANDS`.
-        points: calls that fail of each command for each fault; 0 for all.
-        kills: of them, those that end the process; 0 for all.
+        how: which calls fail.
     """
     watched = folder / "watched"
     (watched / "tmp").mkdir(parents=True)
@@ -276,7 +298,7 @@ def inject(
         "XDG_CACHE_HOME": str(watched / "cache"),
         "TMPDIR": str(watched / "tmp"),
     }
-    numbers = ["--points", str(points), "--kills", str(kills)]
+    numbers = ["--points", str(how.points), "--kills", str(how.kills), *["--turns"] * how.turns]
     command = [sys.executable, __file__, "--child", str(folder), *numbers, *names]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return {name: Found(**fields) for name, fields in json.loads(done.stdout).items()}
@@ -287,23 +309,25 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", default=list(COMMANDS))
     parser.add_argument("--points", type=int, default=0, help="for each fault; 0: all")
-    parser.add_argument("--kills", type=int, default=0, help="of them; 0: all")
+    parser.add_argument("--kills", type=int, default=0, help="at so many; 0: at all")
+    parser.add_argument("--turns", action="store_true", help="every call once, errors in turn")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--kill", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    how = Choice(given.points, given.kills, given.turns)
     if given.child:
         inputs, watched = given.child / "inputs", given.child / "watched"
         commands = [Command(name, inputs, watched) for name in given.names]
         if given.kill:
             sys.exit(commands[0].run(given.kill, KILL).code)
         make_inputs(inputs)
-        found = {of.name: asdict(examine(of, given.points, given.kills)) for of in commands}
+        found = {of.name: asdict(examine(of, how)) for of in commands}
         print(json.dumps(found))
         return
     with tempfile.TemporaryDirectory() as folder:
         shim = build(Path(folder))
         assert shim is not None, "a C compiler is needed"
-        of_each = inject(Path(folder), shim, given.names, given.points, given.kills)
+        of_each = inject(Path(folder), shim, given.names, how)
     for name, of in of_each.items():
         tried = ", ".join(f"{fault} {count}" for fault, count in of.tried.items())
         said = f"{name}: {of.calls} calls; {tried}; {of.absorbed} did not matter"

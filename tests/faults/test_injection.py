@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.harness import COMMANDS, FAULTS, Found, build, inject
+from tests.faults.harness import COMMANDS, FAULTS, Choice, Found, build, inject
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,12 @@ def check(found: dict[str, Found], names) -> None:
 
 
 def test_some_writes_of_a_sweep(shim, tmp_path):
-    check(inject(tmp_path, shim, ["sweep"], points=2, kills=1), ["sweep"])
+    check(inject(tmp_path, shim, ["sweep"], Choice(points=2, kills=1)), ["sweep"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_write_of_a_run_and_many_of_what_writes_hundreds(shim, name, tmp_path):
-    points = 0 if name in ("evaluate", "sweep") else 40
-    check(inject(tmp_path, shim, [name], points, kills=20), [name])
+def test_every_write(shim, name, tmp_path):
+    """Each with every error, or once where there are hundreds."""
+    turns = name in ("convert", "make-shapes")
+    check(inject(tmp_path, shim, [name], Choice(kills=20, turns=turns)), [name])
