@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from flowjax.errors import FlowjaxError
-from flowjax.models.checkpoint import load_model, read_manifest
+from flowjax.models.checkpoint import load_model, parameters_digest, read_manifest
 from flowjax.version import __version__
 from flowjax_convert.run import SIDE_FILES, convert
 from tests.convert.checkpoints import edit_json, numpy_tensors, shard, tensors_of, write_file
@@ -225,7 +225,9 @@ def test_side_files_are_kept_as_they_are(tiny, converted):
 def test_manifest_says_what_was_done(tiny, tmp_path):
     convert(tiny, tmp_path / "out", note="random weights", dtype="bfloat16")
     manifest = read_manifest(tmp_path / "out")
-    assert dataclasses.asdict(manifest) | {"dtype": None, "parameters": None} == {
+    assert manifest.digest == parameters_digest(tmp_path / "out" / "params")
+    unsaid = {"dtype": None, "parameters": None, "digest": None}
+    assert dataclasses.asdict(manifest) | unsaid == {
         "format": 1,
         "family": "pllava",
         "name": "checkpoint",
@@ -235,6 +237,7 @@ def test_manifest_says_what_was_done(tiny, tmp_path):
         "overrides": {"dtype": "bfloat16"},
         "parameters": None,
         "dtype": None,
+        "digest": None,
     }
     loaded = load_model(tmp_path / "out")
     assert (loaded.name, loaded.note) == ("checkpoint", "random weights")

@@ -96,7 +96,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(av.VideoFrame, "from_ndarray", full, raising=True)
-    with pytest.raises(FlowjaxError, match="No space left on device"):
+    with pytest.raises(FlowjaxError, match=r"a\.mp4 cannot be written: the disk is full"):
         write_mp4(path, blocks(7), 5)
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
