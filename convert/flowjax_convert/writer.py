@@ -92,11 +92,11 @@ def write_parameters(path: Path, plan: Plan, source: Source, report: Report) -> 
 
 @contextmanager
 def _without_expected_warnings() -> Iterator[None]:
-    """Drop two log lines of Orbax that say what this module does on purpose."""
+    """Drop what Orbax logs of what is done on purpose, and of exceptions that it raises too."""
+    expected = ("Skipping merge of OCDBT", "ArrayMetadata pers", "_SignalingThread.run() raised")
 
     def unexpected(record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        return "Skipping merge of OCDBT" not in message and "ArrayMetadata pers" not in message
+        return not any(text in record.getMessage() for text in expected)
 
     logger = logging.getLogger("absl")
     logger.addFilter(unexpected)

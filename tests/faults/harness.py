@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,19 @@ class Outcome:
     calls: int = 0
 
 
+@contextlib.contextmanager
+def descriptor_of_errors(path: Path) -> Iterator[Path]:
+    """What libraries write to the descriptor of standard error, `sys.stderr` or not, in a file."""
+    saved = os.dup(2)
+    with path.open("wb") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield path
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
 class Command:
     """One command in a folder of its own, whose writes are counted."""
 
@@ -122,7 +136,11 @@ class Command:
         err, argv = io.StringIO(), sys.argv
         sys.argv = ["flowjax", *self.words]
         code: Any = None
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(err),
+            descriptor_of_errors(self.watched.with_name("stderr")) as said,
+        ):
             folder = os.fsencode(self.watched)
             faulthandler.dump_traceback_later(LONGEST, exit=True, file=sys.__stderr__)
             shim.fault_arm(folder, ctypes.c_long(number), reason, lasting)
@@ -136,7 +154,8 @@ class Command:
                 calls = shim.fault_disarm()
                 faulthandler.cancel_dump_traceback_later()
                 sys.argv = argv
-        return Outcome(code, err.getvalue(), shim.fault_fired().decode(), calls)
+        said_by_all = err.getvalue() + said.read_text(errors="replace")
+        return Outcome(code, said_by_all, shim.fault_fired().decode(), calls)
 
     def content(self) -> Any:
         """What the command is for, to be compared."""
