@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from flowjax.report.statistics import LEAST, LEVEL, Interval
@@ -34,18 +35,27 @@ class Table:
     note: str = ""
 
     def print(self) -> None:
-        """On standard output, no wider than it or `WIDTH`."""
+        """On standard output, no wider than it or `WIDTH`, and with every character of a cell."""
+        # Without force_terminal, FORCE_COLOR makes a terminal of a file.
+        terminal = sys.stdout.isatty()
+        console = Console(width=None if terminal else WIDTH, force_terminal=terminal)
+        shown = self._drawn()
+        endless = console.options.update(max_width=10_000)
+        if Measurement.get(console, endless, shown).maximum > console.width:
+            shown = self._drawn("\n")
+        console.print(shown)
+
+    def _drawn(self, between: str = " ") -> RichTable:
+        """With something between the words of the numbers' titles; what is too long is folded."""
         note = escape(self.note) or None
         shown = RichTable(title=escape(self.title), caption=note, caption_justify="left")
         for name in self.text:
-            shown.add_column(name)
+            shown.add_column(name, overflow="fold")
         for name in self.numbers:
-            shown.add_column(name, justify="right")
+            shown.add_column(between.join(name.split()), justify="right", overflow="fold")
         for row in self.rows:
             shown.add_row(*map(escape, row))
-        # Without force_terminal, FORCE_COLOR makes a terminal of a file.
-        terminal = sys.stdout.isatty()
-        Console(width=None if terminal else WIDTH, force_terminal=terminal).print(shown)
+        return shown
 
 
 def ends(interval: Interval, form: str) -> str:
@@ -72,14 +82,22 @@ def verdict(interval: Interval) -> list[str]:
     return [f"{interval.p:.4f}", yes(interval.is_effect)]
 
 
-def tested_note(what: str) -> str:
+BOOTSTRAP = "studentised bootstrap"
+PAIRED = "Bonett & Price's"
+SHARES = f"Wilson's of accuracy, {PAIRED} of its change"
+"""Kinds of intervals."""
+
+
+def tested_note(what: str, intervals: str = BOOTSTRAP) -> str:
     """What the columns of `judged` mean, for a table of means that were tested together.
 
-    what: all of them, such as "all 88 windows of all edges".
+    Args:
+        what: all of them, such as "all 88 windows of all edges".
+        intervals: of the table, which kind.
     """
     return (
         f"effect: adj. p < {LEVEL:g} (adjusted: sign flips of samples, against the largest of "
-        f"{what}) and an interval without 0; intervals: studentised bootstrap, of each mean alone; "
+        f"{what}) and an interval without 0; intervals: {intervals}, each alone; "
         f"no verdict below {LEAST} samples"
     )
 

@@ -5,7 +5,6 @@ trained to answer so. A probe is: it sees a question, its options and at most on
 random, of training scenes, and is judged on the benchmark's own videos.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,6 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 from flowjax.data.prompt import Question
 from flowjax.data.shapes.benchmark import TASKS
@@ -29,6 +26,7 @@ from flowjax.data.shapes.tasks import Draw, draw_question
 from flowjax.data.tvbench import read_tvbench
 from flowjax.data.video import read_frames
 from flowjax.report.statistics import Interval, proportion_interval
+from flowjax.report.table import Table, mean
 
 SIZE, PATCH, WIDTH = 48, 8, 64
 OPTIONS = 4
@@ -117,17 +115,12 @@ def measure(benchmark: Path, *, seed: int = 0) -> list[Leak]:
 
 def show(leaks: Sequence[Leak]) -> None:
     """Print what was measured."""
-    shown = Table(title="Accuracy of trained probes, with 95% intervals")
-    shown.add_column("task")
-    for name in ("chance", "question only", "question and one random frame"):
-        shown.add_column(name, justify="right")
+    rows = []
     for leak in leaks:
-        cells = [
-            f"{of.mean:.3f} [{of.low:.3f}, {of.high:.3f}]" for of in (leak.question, leak.frame)
-        ]
-        shown.add_row(leak.task, f"{leak.chance:.3f}", *cells)
-    terminal = sys.stdout.isatty()
-    Console(width=None if terminal else 110, force_terminal=terminal).print(shown)
+        cells = [" ".join(mean(of, ".3f")) for of in (leak.question, leak.frame)]
+        rows.append([leak.task, f"{leak.chance:.3f}", *cells])
+    numbers = ["chance", "question only", "question and one random frame"]
+    Table("Accuracy of trained probes, with 95% intervals", ["task"], numbers, rows).print()
 
 
 def _training_questions(seed: int) -> tuple[Asked, dict[str, int]]:
