@@ -2,15 +2,14 @@
 
 import io
 
-import numpy as np
 import pyarrow as pa
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from flowjax.report.canvas import arrow, caption, count_of, headline, inner_legend
+from flowjax.report.canvas import BAND, arrow, caption, count_of, headline, inner_legend
 from flowjax.report.curves import Curve, curves
-from flowjax.report.figures import CHANGE, MOST_LINES, window_of
-from flowjax.report.marks import WINDOW, draw_heat, draw_line, layer_axis, tidy, zero_line
+from flowjax.report.figures import CHANGE, MOST_LINES, heat_map, window_of
+from flowjax.report.marks import WINDOW, draw_line, layer_axis, tidy, zero_line
 from flowjax.sweeps.protocol import PATCH
 
 
@@ -37,21 +36,21 @@ def draw_swept(table: pa.Table) -> Figure:
     heights = [max(2.4, 0.9 + 0.24 * len(lines)) for lines in panels.values()]
     figure = Shown(figsize=(6.5, sum(heights) + 0.6), layout="constrained")
     axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
+    mark = ""
     for panel, (name, lines) in zip(axes, panels.items(), strict=True):
         caption(panel, name)
-        labels = [arrow(line.label) for line in lines]
         if name == PATCH or len(lines) > MOST_LINES:
-            values = np.stack([line.mean for line in lines])
-            image = draw_heat(panel, values, labels, first=float(lines[0].layer[0]))
-            figure.colorbar(image, ax=panel, label=CHANGE)
+            heat_map(figure, panel, lines, CHANGE)
         else:
+            mark = BAND
             zero_line(panel)
-            for index, (line, label) in enumerate(zip(lines, labels, strict=True)):
-                draw_line(panel, line.layer, line.mean, line.low, line.high, label, index)
+            for index, line in enumerate(lines):
+                text = arrow(line.label)
+                draw_line(panel, line.layer, line.mean, line.low, line.high, text, index)
             panel.set_ylabel(CHANGE, fontsize=7)
             tidy(panel)
             inner_legend(panel)
         layer_axis(panel, WINDOW)
     samples = max(line.samples for lines in panels.values() for line in lines)
-    headline(figure, "Sweep", f"{window_of(table)}; {count_of(samples)}", table)
+    headline(figure, "Sweep", f"{window_of(table)}; {count_of(samples, mark)}", table)
     return figure

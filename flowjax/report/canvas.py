@@ -17,6 +17,8 @@ from flowjax.report.statistics import LEAST
 
 INTERVAL = "pointwise 95% studentised bootstrap interval over samples"
 BAND, BAR = f"band: {INTERVAL}", f"bar: {INTERVAL}"
+FROM = f"where n is at least {LEAST}"
+"""Beside a `BAND`, in figures of several n."""
 SCORE = "95% score interval"
 NOT_IN_FONT = "\N{WHITE SQUARE}"
 DOTS = 200
@@ -72,11 +74,17 @@ def headline(figure: Figure, title: str, subtitle: str, table: pa.Table) -> None
     figure.suptitle("\n".join([*lines, *small]), fontsize=9, parse_math=False)
 
 
-def count_of(samples: int, mark: str = BAND) -> str:
-    """How many samples means are of, and what their bands or bars are."""
-    if samples < LEAST:
-        return f"n = {samples}: too few for an interval"
-    return f"n = {samples}; {mark}"
+def count_of(samples: int, mark: str = BAND, scored: str = "") -> str:
+    """How many samples means are of, and what their bands or bars are.
+
+    Args:
+        samples: how many.
+        mark: which of them are bootstrap intervals; empty if none.
+        scored: which are score intervals, which any number of samples has.
+    """
+    if mark and samples < LEAST:
+        mark = "too few for a bootstrap interval"
+    return "; ".join(filter(None, (f"n = {samples}", mark, scored)))
 
 
 def caption(axes: Axes, text: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flowjax.errors import FlowjaxError
@@ -30,7 +31,6 @@ MOST_LINES = 7
 """More edges than this are drawn as a heat map."""
 
 CHANGE = "change of answer probability (%)"
-
 
 RIGHT = "new_correct"
 """The column of whether the answer with the edges cut is right."""
@@ -89,22 +89,20 @@ def _draw_task(task: str, table: pa.Table) -> Figure:
         lines = list(curves(table.filter(pc.field("edge_set") == name), column))
         samples = max(samples, *(line.samples for line in lines))
         if len(lines) > MOST_LINES:
-            values = np.stack([line.mean for line in lines])
-            labels = [textwrap.shorten(arrow(line.label), 40) for line in lines]
-            signed, first = column != RIGHT, float(lines[0].layer[0])
-            draw_heat(axes, values, labels, first=first, signed=signed)
+            heat_map(figure, axes, lines, columns[column], signed=column != RIGHT)
         else:
             for style, line in enumerate(lines):
                 text = arrow(line.label)
                 draw_line(axes, line.layer, line.mean, line.low, line.high, text, style)
+            if column != RIGHT:
+                zero_line(axes)
+            axes.set_ylabel(columns[column], fontsize=8)
             tidy(axes)
             inner_legend(axes)
-        zero_line(axes) if column != RIGHT and len(lines) <= MOST_LINES else None
         layer_axis(axes, WINDOW)
-        axes.set_ylabel(columns[column], fontsize=8)
         caption(axes, name)
-    mark = f"left, {BAND}; right, band: {SCORE}"
-    headline(figure, task, f"{window_of(table)}; {count_of(samples, mark)}", table)
+    counted = count_of(samples, f"left, {BAND}", f"right, band: {SCORE}")
+    headline(figure, task, f"{window_of(table)}; {counted}", table)
     return figure
 
 
@@ -129,7 +127,7 @@ def _draw(
     height = min(9.0, 1.6 + 0.16 * len(lines)) if many else 3.7 + 0.15 * rows
     figure, (axes,) = sheet(height=height)
     if many:
-        _heat_map(figure, lines, label, signed=column != RIGHT)
+        heat_map(figure, axes, lines, label, signed=column != RIGHT)
         layer_axis(axes, WINDOW)
     else:
         if column != RIGHT:
@@ -141,17 +139,21 @@ def _draw(
         tidy(axes)
         legend(figure, axes, columns)
     samples = max(curve.samples for curve in lines)
-    mark = f"band: {SCORE}" if column == RIGHT else BAND
-    counted = f"n = {samples}" if many else count_of(samples, mark)
+    mark, scored = ("", f"band: {SCORE}") if column == RIGHT else (BAND, "")
+    counted = f"n = {samples}" if many else count_of(samples, mark, scored)
     headline(figure, name, "; ".join(filter(None, [window_of(table), said, counted])), table)
     return figure
 
 
-def _heat_map(figure: Figure, lines: Sequence[Curve], label: str, *, signed: bool) -> None:
-    layers = np.unique(np.concatenate([curve.layer for curve in lines]))
-    values = np.full((len(lines), len(layers)), np.nan)
+def heat_map(
+    figure: Figure, axes: Axes, lines: Sequence[Curve], label: str, *, signed: bool = True
+) -> None:
+    """Means of edges, a row each, and a column for every layer between the first and the last."""
+    layers = np.concatenate([curve.layer for curve in lines])
+    first = int(layers.min())
+    values = np.full((len(lines), int(layers.max()) - first + 1), np.nan)
     for row, curve in zip(values, lines, strict=True):
-        row[np.searchsorted(layers, curve.layer)] = curve.mean
+        row[curve.layer - first] = curve.mean
     labels = [textwrap.shorten(arrow(curve.label), 52, placeholder=" ...") for curve in lines]
-    image = draw_heat(figure.axes[0], values, labels, first=float(layers[0]), signed=signed)
-    figure.colorbar(image, ax=figure.axes[0], label=label)
+    image = draw_heat(axes, values, labels, first=first, signed=signed)
+    figure.colorbar(image, ax=axes, label=label)

@@ -138,13 +138,15 @@ def draw_heat(
 ) -> AxesImage:
     """A heat map; signed: zero has the middle colour.
 
+    values: grey where NaN.
     labels: of the rows, the first above. Without any, rows are layers from below, 0-based as their
-    index is and drawn from 1.
+        index is and drawn from 1.
     first: number of the first column.
     """
     top = (float(np.nanmax(np.abs(values))) if most is None else most) or 1.0
     rows, columns = values.shape
     low, high = (rows - 0.5, -0.5) if labels else (0.5, rows + 0.5)
+    axes.set_facecolor("0.8")
     image = axes.imshow(
         values,
         cmap="PuOr" if signed else "viridis",

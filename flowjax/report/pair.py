@@ -1,5 +1,6 @@
 """Sweeps of two models side by side: a panel per task and edge set, a line per edge and model."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from flowjax.errors import FlowjaxError
-from flowjax.report.canvas import BAND, save_figure
+from flowjax.report.canvas import BAND, FROM, save_figure
 from flowjax.report.curves import curves
 from flowjax.report.marks import COLOURS, tidy
 
@@ -50,7 +51,8 @@ def draw_pair(tables: Mapping[str, pa.Table], path: Path) -> Path:
         row[0].set_ylabel(f"{task.replace('_', ' ')}\nchange (%)", fontsize=8)
     for axes, edge_set in zip(grid[0], edge_sets, strict=True):
         axes.set_title(edge_set, fontsize=9, parse_math=False)
-    figure.suptitle(f"Change of the answer's probability; {BAND}", fontsize=10)
+    title = f"Change of the answer's probability; {BAND}, {FROM}"
+    figure.suptitle(textwrap.fill(title, int(11 * size[0])), fontsize=10)
     models = [
         Line2D([], [], color="0.2", linestyle=DASHES[index % len(DASHES)], label=name)
         for index, name in enumerate(tables)

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
@@ -106,7 +107,10 @@ def test_without_a_note_none_is_shown():
 def test_few_samples_have_no_band_and_the_title_says_so(samples):
     drawn = draw_all(sweep_table(EDGES, wave, samples=samples))
     assert not drawn[0].axes[0].collections
-    assert f"n = {samples}: too few for an interval" in texts(drawn[0])
+    assert f"n = {samples}; too few for a bootstrap interval" in texts(drawn[0])
+    right = draw_accuracy(sweep_table(EDGES, wave, samples=samples))["vql-to-ql-accuracy"]
+    assert len(right.axes[0].collections) == 4
+    assert f"n = {samples}; band: 95% score interval" in texts(right)
 
 
 def test_styles_without_a_width_show_none():
@@ -127,6 +131,16 @@ def test_many_edges_become_a_heat_map():
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == [edge.replace("->", " → ").replace("_", " ") for edge in edges]
     assert NOTE in texts(drawn[0])
+
+
+def test_chosen_centres_keep_their_places_in_a_heat_map():
+    edges = [f"frame_{index}->last" for index in range(8)]
+    table = sweep_table({"set": edges}, lambda edge, s, layer: 9.0 * layer + 1)
+    (figure,) = draw_all(table.filter(pc.field("centre").isin([1, 4])))
+    (image,) = figure.axes[0].get_images()
+    assert image.get_extent()[:2] == [1.5, 5.5]  # layers 2 to 5
+    np.testing.assert_array_equal(image.get_array().mask[0], [False, True, True, False])
+    np.testing.assert_allclose(image.get_array()[0].compressed(), [10, 37])
 
 
 @pytest.mark.parametrize("count", [1, 4, 7, 11])
