@@ -22,7 +22,7 @@ from flowjax.edges import Edge, Knockout
 from flowjax.layer_windows import windows
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance
-from flowjax.report.canvas import BAND, SCORE, headline, inner_legend, legend, sheet
+from flowjax.report.canvas import BAND, FROM, SCORE, headline, inner_legend, legend, sheet
 from flowjax.report.marks import WINDOW, Line, draw_bars, draw_lines
 from flowjax.report.sign_flips import adjusted_p_between, with_p
 from flowjax.report.statistics import (
@@ -161,8 +161,8 @@ class Diagnosed:
 
     @classmethod
     def of(cls, table: pa.Table) -> "Diagnosed":
-        """From the rows of a run."""
-        rows = table.to_pylist()
+        """From the rows of a run, in any order."""
+        rows = table.sort_by("sample_id").to_pylist()
         right = np.array([row["correct"] for row in rows], bool)
         is_right = [
             [answer.lower() == row["true_answer"].lower() for answer in row["window_answers"]]
@@ -246,7 +246,7 @@ def draw_diagnosis(table: pa.Table) -> Figure:
     width = table["width"][0].as_py()
     said = (
         f"cross-frame edges cut in windows of {width} layers; bars: {SCORE}, of shares in windows "
-        f"{BAND}"
+        f"{BAND}, {FROM}"
     )
     headline(figure, "What wrong answers owe to cross-frame edges, beside right ones", said, table)
     return figure

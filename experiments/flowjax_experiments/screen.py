@@ -139,6 +139,7 @@ class Screen(Analysis):
             f"{samples} samples, {gates} gates: one for each edge, layer and head",
             table,
             f"{effects} of the {len(top)} largest predictions are effects of the exact knockout",
+            "p is not adjusted for the choice of these gates, by predictions for the same samples",
         ]
         for why, what in (("top", "largest"), ("random", "random")):
             of_kind = agreement(found, why)
@@ -233,8 +234,9 @@ def screened(exact: pa.Table) -> list[Screened]:
             pc.field(name) == value for name, value in zip(KEYS, (edge, layer, head), strict=True)
         ]
         rows = exact.filter(at[0] & at[1] & at[2])
-        values.append(by_sample(rows, "exact"))
-        intervals = (mean_interval(rows[name].to_numpy()) for name in ("predicted", "exact"))
+        of_gate = [by_sample(rows, name) for name in ("predicted", "exact")]
+        values.append(of_gate[1])
+        intervals = (mean_interval(at.values) for at in of_gate)
         found.append(Screened(Gate(edge, layer, head), why, *intervals))
     p = adjusted_p(beside(values))
     found = [

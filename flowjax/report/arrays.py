@@ -16,7 +16,7 @@ from flowjax.errors import FlowjaxError
 class BySample:
     """One column of a table, with an axis of samples and one of each other column asked for.
 
-    samples: ids, in the order in which they first occur.
+    samples: ids, ascending: what is drawn at random does not depend on the order of rows.
     axes: the distinct values of each other column, ascending.
     values: float64 [samples, *axes].
     """
@@ -40,7 +40,7 @@ def by_sample(
     if not table.num_rows:
         raise FlowjaxError("the results hold no rows to draw")
     names = table["sample_id"].to_pylist()
-    samples = tuple(dict.fromkeys(names))
+    samples = tuple(sorted(set(names)))
     place = {name: index for index, name in enumerate(samples)}
     indices = [np.array([place[name] for name in names])]
     axes = []
@@ -71,7 +71,7 @@ def by_sample(
 
 def beside(found: Sequence[BySample]) -> Float[np.ndarray, "samples columns"]:
     """All values of several columns beside each other; NaN where a sample is not in one."""
-    samples = list(dict.fromkeys(name for one in found for name in one.samples))
+    samples = sorted({name for one in found for name in one.samples})
     place = {name: index for index, name in enumerate(samples)}
     parts = []
     for one in found:

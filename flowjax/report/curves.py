@@ -27,7 +27,7 @@ class Curve:
 
     found: relative change of the base answer's probability in percent, or whether the answer is
         right, by sample and layer.
-    mean, low, high: over samples, with its pointwise 95% bootstrap interval.
+    mean, low, high: over samples, with the pointwise 95% interval, a share in percent.
     """
 
     edge_set: str
@@ -81,9 +81,8 @@ def curves(table: pa.Table, column: str = "relative_change") -> Iterator[Curve]:
         of_edge = functools.reduce(
             operator.and_, (pc.field(name) == value for name, value in zip(keys, key, strict=True))
         )
-        chosen = table.filter(of_edge).sort_by("sample_id")
         try:
-            found = by_sample(chosen, column, "centre")
+            found = by_sample(table.filter(of_edge), column, "centre")
         except FlowjaxError as error:
             raise FlowjaxError(f"edge {key[1]!r}: {error}") from None
         if pa.types.is_boolean(table.schema.field(column).type):
