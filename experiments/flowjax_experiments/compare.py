@@ -40,7 +40,16 @@ from flowjax.report.statistics import (
     mean_interval,
     paired_interval,
 )
-from flowjax.report.table import JUDGED, LAYER, Table, judged, mean, tested_note
+from flowjax.report.table import (
+    BOOTSTRAP,
+    JUDGED,
+    LAYER,
+    SHARES,
+    Table,
+    judged,
+    mean,
+    tested_note,
+)
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Work
 from flowjax.runs.columns import documented, shared_columns
 from flowjax.runs.each_sample import is_chosen
@@ -318,7 +327,7 @@ def _accuracy_table(found: list[CutAccuracy]) -> Table:
         ["cut in", "model"],
         ["accuracy", "95% interval", "change", *JUDGED],
         rows,
-        tested_note("all six"),
+        tested_note("all six", f"{SHARES}, of B - A {BOOTSTRAP}"),
     )
 
 

@@ -21,12 +21,12 @@ from flowjax.models.checkpoint import LoadedModel
 from flowjax.padding import pad_prompt
 from flowjax.progress import Advance
 from flowjax.report.arrays import by_sample
-from flowjax.report.canvas import BAND, SCORE, caption, headline, inner_legend, sheet
+from flowjax.report.canvas import BAND, FROM, SCORE, caption, headline, inner_legend, sheet
 from flowjax.report.marks import COLOURS, Line, Points, draw_lines, draw_points
 from flowjax.report.sign_flips import adjusted_p, with_p
 from flowjax.report.statistics import Interval, mean_interval, paired_interval
 from flowjax.report.table import JUDGED as JUDGED_TITLES
-from flowjax.report.table import Table, ends, judged, tested_note
+from flowjax.report.table import PAIRED, Table, ends, judged, tested_note
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Report, Rows, Work
 from flowjax.runs.columns import documented, schema
 from flowjax.runs.finished import Run
@@ -110,7 +110,7 @@ class Exit(Analysis):
             ]
             for rule in rules
         ]
-        tested = tested_note(f"all {len(rules)} rules")
+        tested = tested_note(f"all {len(rules)} rules", PAIRED)
         table = Table(title, [], [*numbers, *JUDGED_TITLES], rows, tested)
         note = "tolerance: share of exits whose answer is not the final one, on the first half"
         figure = draw_exit(run.rows, readings, judged_on, rules)
@@ -260,7 +260,7 @@ def draw_exit(
     _frontier(right, judged_on, rules)
     said = (
         "the answer is the most probable option letter after a layer, through the final norm; "
-        f"{BAND}; bars: of accuracy {SCORE}, of layers as bands"
+        f"{BAND}, {FROM}; bars: of accuracy {SCORE}, of layers as bands"
     )
     headline(figure, "Exit after an early layer", said, table)
     return figure

@@ -86,7 +86,7 @@ def test_a_copy_differs_nowhere(flowjax, answering, benchmark, tmp_path):
     table = pq.read_table(tmp_path / "run" / "results.parquet")
     for curve in paired_curves(table):
         np.testing.assert_array_equal(curve.values["a"], curve.values["b"])
-        assert not any(curve.difference(index).is_effect for index in range(len(curve.layer)))
+        assert not any(curve.difference(index).mean for index in range(len(curve.layer)))
     for at in cut_accuracies(table):
         assert at.accuracy["a"] == at.accuracy["b"]
         assert at.difference.mean == 0

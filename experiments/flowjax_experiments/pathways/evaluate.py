@@ -48,7 +48,7 @@ from flowjax.report.canvas import (
 from flowjax.report.marks import COLOURS, Points, draw_points
 from flowjax.report.sign_flips import adjusted_p, with_p
 from flowjax.report.statistics import Interval, mean_interval, paired_interval
-from flowjax.report.table import JUDGED, Table, judged, mean, tested_note
+from flowjax.report.table import BOOTSTRAP, JUDGED, SHARES, Table, judged, mean, tested_note
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Rows, Work
 from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run
@@ -366,18 +366,17 @@ def _rows(table: pa.Table, kind: str, form: str) -> pa.Table:
 
 
 def _values(table: pa.Table, kind: str, form: str, measure: str) -> Values:
-    """One number per sample, in the order of the table's samples; of random edges, over seeds.
+    """One number per sample of the table, by its id; of random edges, over seeds.
 
     Whether one answer per sample is right is a boolean.
     """
     found = by_sample(_rows(table, kind, form), MEASURES[measure], several="mean")
-    place = {name: index for index, name in enumerate(found.samples)}
-    samples = table["sample_id"].unique().to_pylist()
-    missing = [name for name in samples if name not in place]
+    missing = sorted(set(table["sample_id"].to_pylist()).difference(found.samples))
     if missing:
         raise FlowjaxError(f"sample {missing[0]!r} has no result for {kind} {form}".rstrip())
-    values = found.values[[place[name] for name in samples]]
-    return values.astype(bool) if measure == "accuracy" and kind != RANDOM else values
+    if measure == "accuracy" and kind != RANDOM:
+        return found.values.astype(bool)
+    return found.values
 
 
 def _changes(title: str, found: Sequence[Condition], measure: str) -> Table:
@@ -389,7 +388,8 @@ def _changes(title: str, found: Sequence[Condition], measure: str) -> Table:
     columns = ["kept %", "mean", "95% interval", "change", *JUDGED]
     title = f"{title} (%), n = {found[0].of[measure].mean.n}"
     tested = (len(found) - 1) * len(MEASURES)
-    note = tested_note(f"the {tested} changes of accuracy and probabilities")
+    kind = f"{SHARES}, of random edges {BOOTSTRAP}" if measure == "accuracy" else BOOTSTRAP
+    note = tested_note(f"the {tested} changes of accuracy and probabilities", kind)
     return Table(title, ["edges"], columns, rows, note)
 
 
@@ -409,8 +409,8 @@ def draw_pathways(table: pa.Table) -> Figure:
     panels[0].axhline(chance, color="0.5", linestyle=":", linewidth=1, label="guessing")
     panels[0].set_ylim(0, 100)
     legend(figure, panels[0])
-    bars = f"bars: {INTERVAL}; of right answers, but of random edges, {SCORE}"
-    said = count_of(len(table["sample_id"].unique()), bars)
+    scored = f"of right answers, but of random edges, {SCORE}"
+    said = count_of(len(table["sample_id"].unique()), f"bars: {INTERVAL}", f"bars {scored}")
     if any(at.kind == RANDOM for at in found):
         seeds = max(at.seeds for at in found)
         said += f"; random: mean over {seeds} seeds, drawn a little aside"

@@ -24,11 +24,20 @@ from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.pathway import Pathway, default_pathway, read_pathway, write_pathway
 from flowjax.report.arrays import by_sample, grouped
-from flowjax.report.canvas import INTERVAL, SCORE, headline, legend, sheet
+from flowjax.report.canvas import FROM, INTERVAL, SCORE, headline, legend, sheet
 from flowjax.report.marks import COLOURS, Points, draw_points
 from flowjax.report.sign_flips import adjusted
 from flowjax.report.statistics import Interval, mean_interval, paired_interval
-from flowjax.report.table import JUDGED, Table, ends, judged, tested_note, verdict
+from flowjax.report.table import (
+    BOOTSTRAP,
+    JUDGED,
+    PAIRED,
+    Table,
+    ends,
+    judged,
+    tested_note,
+    verdict,
+)
 from flowjax.runs.analysis import Analysis, Chosen, Option, Report, Work
 from flowjax.runs.finished import Run, read_run
 from flowjax.runs.halves import halves
@@ -127,7 +136,10 @@ class Find(Analysis):
             ["pathway", f"layers kept (from 1): {kept}"],
             ["kept %", "accuracy", "change", *JUDGED, "random"],
             rows,
-            tested_note("all changes and differences from random edges"),
+            tested_note(
+                "all changes and differences from random edges",
+                f"{PAIRED}, of chosen - random edges {BOOTSTRAP}",
+            ),
         )
         parts = [
             f"{judged_on.first.full.n} samples to find on, {second.full.n} to judge on; accuracy "
@@ -138,9 +150,10 @@ class Find(Analysis):
         ]
         gap = second.point(chosen.name).gap
         if gap is not None:
-            p, effect = verdict(gap)
-            said = f"{gap.mean:+.3f} {ends(gap, '+.3f')}; adjusted p {p}, effect: {effect}"
-            parts.append(f"chosen - random edges: {said}")
+            said = f"chosen - random edges: {gap.mean:+.3f} {ends(gap, '+.3f')}"
+            if not math.isnan(gap.p):
+                said += "; adjusted p {}, effect: {}".format(*verdict(gap))
+            parts.append(said)
         names = [pathway["name"] for pathway in settings["found"]]
         figure = draw_frontier(run.rows, second, names, chosen.name)
         return Report(parts, {"frontier": figure}, {"pathway": run.path / FOUND})
@@ -285,8 +298,7 @@ def frontier(table: pa.Table, samples: Collection[str]) -> Frontier:
     names = {kind: grouped(kinds[kind], "pathway") for kind in (PATHWAY, RANDOM) if kind in kinds}
 
     def right(some: pa.Table) -> Float[np.ndarray, " n"]:
-        found = by_sample(some.sort_by("sample_id"), "new_correct", several="mean")
-        return found.values
+        return by_sample(some, "new_correct", several="mean").values
 
     full = right(kinds[FULL]).astype(bool)
     own = {name: right(some).astype(bool) for name, some in names[PATHWAY].items()}
@@ -397,7 +409,7 @@ def draw_frontier(
     form = next(form for form in table["form"].unique().to_pylist() if form)
     said = (
         f"{form} form; found on half of the samples, judged on the other, n = {judged_on.full.n}; "
-        f"bars: {SCORE}, of random edges {INTERVAL}"
+        f"bars: {SCORE}, of random edges {INTERVAL}, {FROM}"
     )
     headline(figure, "Accuracy with only a pathway's edges", said, table)
     return figure
