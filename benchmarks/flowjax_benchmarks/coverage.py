@@ -168,7 +168,8 @@ def false_effects(name: str, n: int, runs: int, *, seed: int = 0) -> dict[str, A
 
 def _called(values: Float[np.ndarray, "n w"], seed: int) -> tuple[bool, bool]:
     n = len(values)
-    t = np.abs(values.mean(axis=0)) / values.std(axis=0, ddof=1) * np.sqrt(n)
+    spread = values.std(axis=0, ddof=1)
+    t = np.abs(values.mean(axis=0)) / np.where(spread > 0, spread, 1.0) * np.sqrt(n)
     alone = t.max() > scipy.stats.t.ppf(1 - LEVEL / 2, n - 1)
     return bool(adjusted_p(values, draws=999, seed=seed).min() < LEVEL), bool(alone)
 

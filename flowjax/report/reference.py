@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from flowjax.errors import FlowjaxError
-from flowjax.files import atomically
+from flowjax.files import atomically, writing
 from flowjax.report.arrays import grouped
 
 NAMES = {
@@ -69,11 +69,9 @@ def write_records(table: pa.Table, folder: Path) -> list[Path]:
                 parts = _dataset(some), edge_set, PurePath(model).name, "jsons", name
                 path = folder.joinpath(*parts)
                 text = json.dumps(records(some), indent=1, allow_nan=False)
-                try:
+                with writing(path):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     atomically(path, lambda out, text=text: out.write_text(text, "utf-8"))
-                except OSError as error:
-                    raise FlowjaxError(f"{path} cannot be written: {error.strerror}") from None
                 paths.append(path)
     return paths
 

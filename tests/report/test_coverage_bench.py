@@ -11,3 +11,6 @@ def test_ours_hold_where_percentile_intervals_do_not():
 def test_runs_without_effect_are_counted():
     found = false_effects("normal", 12, 40)
     assert found["called"] <= 0.15 < 0.7 < found["called if each were tested alone"]
+    # Windows in which no sample changes have no t.
+    few = false_effects("most samples do not change", 6, 40)
+    assert few["called if each were tested alone"] > 0.1

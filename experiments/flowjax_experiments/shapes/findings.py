@@ -10,6 +10,7 @@ samples they are over.
 import argparse
 import dataclasses
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ from flowjax.runs.halves import halves
 from flowjax.runs.run import run
 from flowjax.runs.selection import Selection
 from flowjax_convert.run import convert
-from flowjax_experiments.exit import Exit, Readings, judge
+from flowjax_experiments.exit import JUDGED, Exit, Readings, judge
 from flowjax_experiments.lens import Lens, word_shares
 from flowjax_experiments.pathways.find import Find, Frontier, Halves, frontier
 from flowjax_experiments.probability import Probability, layer_probabilities
@@ -97,7 +98,7 @@ def findings(pair: Path, out: Path, *, per_task: int = PER_TASK) -> Summary:
     exits = run(Exit(), out / "video-model", _temporal(asked), out / "video" / "exit")
     readings = Readings.of(exits.rows)
     found["video"]["early exit"] = [
-        dataclasses.asdict(rule) | {"thresholds": None}
+        {"tolerance": rule.tolerance} | {name: _interval(getattr(rule, name)) for name in JUDGED}
         for rule in judge(*(readings.among(half) for half in halves(readings.samples)))
     ]
     found["video"]["screen"] = _screen(out, asked)
@@ -143,8 +144,8 @@ def _accuracies(table: pa.Table) -> Summary:
     out: Summary = {}
     for edge in table["edge"].unique().to_pylist():
         rows = table.filter(pc.field("edge") == edge)
-        cut = by_sample(rows, "right", "centre").values
-        full = by_sample(rows, "base", "centre").values
+        cut = by_sample(rows, "right", "centre").values.astype(bool)
+        full = by_sample(rows, "base", "centre").values.astype(bool)
         out["all edges"] = _interval(proportion_interval(int(full[:, 0].sum()), len(full)))
         out[edge] = [
             {
@@ -240,13 +241,16 @@ def _screen(out: Path, asked: Selection) -> Summary:
 
 
 def _interval(of: Interval) -> Summary:
-    return {"n": of.n} | {
-        name: round(float(getattr(of, name)), 4) for name in ("mean", "low", "high")
-    }
+    return {"n": of.n} | {name: _known(getattr(of, name), 4) for name in ("mean", "low", "high")}
 
 
-def _round(values: np.ndarray) -> list[float]:
-    return [round(float(value), 2) for value in values]
+def _round(values: np.ndarray) -> list[float | None]:
+    return [_known(float(value), 2) for value in values]
+
+
+def _known(value: float, digits: int) -> float | None:
+    """Too few samples have no interval, and JSON has no NaN."""
+    return None if math.isnan(value) else round(value, digits)
 
 
 def main() -> None:
@@ -258,7 +262,7 @@ def main() -> None:
     parser.add_argument("--per-task", type=int, default=PER_TASK)
     arguments = parser.parse_args()
     found = findings(arguments.pair, arguments.out, per_task=arguments.per_task)
-    arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    arguments.json.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
