@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
+from tokenizers import Tokenizer
 
 from flowjax.data.prompt import Question, VideoShape
 from flowjax.errors import FlowjaxError
@@ -29,6 +30,7 @@ from flowjax.models.checkpoint import (
     VIDEO_PROCESSOR,
     Manifest,
     chatting,
+    first_token,
     parameters_digest,
     read_preprocessor,
 )
@@ -276,7 +278,9 @@ def read_checkpoint(
         )
     if prompt == CHAT:
         chatting(family, directory, tokenizer.tokenizer)
-    chat = other_prompt(directory, family, config, preprocess, needed=prompt == CHAT)
+    chat = other_prompt(
+        directory, family, config, preprocess, tokenizer.tokenizer, needed=prompt == CHAT
+    )
     source, table = open_source(directory), table_of(config, fields)
     check_plain_keys(source.headers, str(directory))
     if adapter is not None:
@@ -295,6 +299,7 @@ def other_prompt(
     family: Family,
     config: VideoLLMConfig,
     preprocess: Preprocess,
+    tokenizer: Tokenizer,
     *,
     needed: bool,
 ) -> str:
@@ -318,7 +323,7 @@ def other_prompt(
             raise
         return str(error)
     ours = built_frame(built, theirs.section)
-    if str(ours) == str(theirs).removeprefix(template.tokens.get("bos_token", "")):
+    if str(ours) == str(theirs).removeprefix(first_token(template, tokenizer)):
         return ""
     return f"{template.path.name} asks {str(theirs)!r}, and family {family.name} {str(ours)!r}"
 

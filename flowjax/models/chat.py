@@ -2,11 +2,13 @@
 
 The template is rendered with a mark where the question stands, and one for the video if it has no
 way of its own to write one. What comes before, between and after them is its text; the video, with
-the times or numbers that the released processor puts to its frames, is written as the family does.
+the times or numbers that the released processor puts to its frames, is written as the family does,
+and so is what follows a video of which the template knows nothing.
 So every character's token group is known, as in `flowjax.data.prompt`.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
-from flowjax.files import read_json
+from flowjax.files import read_json, read_text
 from flowjax.models.video_llm import VideoLLMConfig
 
 JINJA, FILES = (
@@ -78,9 +80,13 @@ class ChatTemplate:
         message = {"role": "user", "content": content}
         try:
             return environment.from_string(self.source).render(
-                messages=[message], add_generation_prompt=True, **{**self.tokens, **names}
+                messages=[message],
+                tools=None,
+                documents=None,
+                add_generation_prompt=True,
+                **{**self.tokens, **names},
             )
-        except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        except Exception as error:  # a template raises whatever it likes
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise FlowjaxError(f"{self.path}: the chat template fails: {reason}") from error
 
@@ -98,18 +104,20 @@ def read_chat_template(directory: Path) -> ChatTemplate | None:
     path = directory / "tokenizer_config.json"
     config = read_json(path) if path.is_file() else {}
     tokens = {
-        name: value["content"] if isinstance(value, Mapping) else str(value)
+        name: text
         for name, value in config.items()
-        if name.endswith("_token") and isinstance(value, Mapping | str)
+        if name.endswith("_token")
+        and isinstance(text := value.get("content") if isinstance(value, Mapping) else value, str)
     }
     if (directory / JINJA).is_file():
-        return ChatTemplate((directory / JINJA).read_text("utf-8"), directory / JINJA, tokens)
+        return ChatTemplate(read_text(directory / JINJA), directory / JINJA, tokens)
     for file in FILES:
         path = directory / file
         found = read_json(path).get("chat_template") if path.is_file() else None
         if isinstance(found, Sequence) and not isinstance(found, str):
-            named = {entry.get("name"): entry.get("template") for entry in found}
-            found = named.get("default")
+            named = [entry for entry in found if isinstance(entry, Mapping)]
+            templates = (entry.get("template") for entry in named if entry.get("name") == "default")
+            found = next(templates, None)
         if isinstance(found, str):
             return ChatTemplate(found, path, tokens)
         if found is not None:
@@ -172,11 +180,18 @@ def built_frame(built: Prompt, section: tuple[int, int]) -> Frame:
 
 
 def video_section(built: Prompt) -> tuple[int, int]:
-    """Where the video begins and ends in a prompt: from the end of the system's text on."""
+    """Where the video begins and ends in a prompt: from the end of the system's text on.
+
+    Tags right around it, such as `<img>` and `</img>`, are part of it.
+    """
     start = max((span.stop for span in built.spans if span.cell == "system"), default=0)
     frames = [span.stop for span in built.spans if span.cell.startswith("frame_")]
     last = built.text.rindex(built.placeholder) + len(built.placeholder)
-    return start, max([last, *frames])
+    stop = max([last, *frames])
+    opening = re.search(r"<(\w+)>$", built.text[:start])
+    if opening and built.text.startswith(closing := f"</{opening[1]}>", stop):
+        return opening.start(), stop + len(closing)
+    return start, stop
 
 
 def _is_lone(built: Prompt, start: int, stop: int) -> bool:
@@ -205,7 +220,13 @@ def _rendered(
         mark = _inserted(text, plain)
         if mark.strip() and text.count(TEXT) == text.count(mark) == 1 and not _quoted(text):
             return mark, text
-    for content in ([{"type": "text", "text": VIDEO}, question], f"{VIDEO}\n{TEXT}"):
+    # Then the released code writes the video into the message, and what stands after it.
+    own = built_frame(built, video_section(built))
+    between = own.between
+    if between.strip() and own.before.rstrip().endswith(between.strip()):
+        between = "\n"  # a turn of the question's own, which the template marks itself
+    message = f"{VIDEO}{between}{TEXT}"
+    for content in ([{"type": "text", "text": message}], message):
         try:
             text = template.render(content, **names)
         except FlowjaxError as error:

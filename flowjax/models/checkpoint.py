@@ -27,7 +27,7 @@ from tokenizers import Tokenizer
 from flowjax.errors import FlowjaxError
 from flowjax.files import read_json, read_text, utf8_name
 from flowjax.models.array_files import check_array_files
-from flowjax.models.chat import chat_prompt, read_chat_template
+from flowjax.models.chat import ChatTemplate, chat_prompt, read_chat_template
 from flowjax.models.registry import Family, Preprocess, families
 from flowjax.models.sharding import one_device, parameter_sharding
 from flowjax.models.video_llm import VideoLLM, VideoLLMConfig, abstract_model, parameter_shapes
@@ -176,10 +176,14 @@ def chatting(family: Family, path: Path, tokenizer: Tokenizer) -> Family:
     template = read_chat_template(path)
     if template is None:
         raise FlowjaxError(f"{path} has no chat template; convert without --prompt {CHAT}")
-    begin = template.tokens.get("bos_token", "")
-    own = tokenizer.encode("").tokens[:1] == [begin]
-    prompt = chat_prompt(template, family.prompt, begin if own else "")
+    prompt = chat_prompt(template, family.prompt, first_token(template, tokenizer))
     return dataclasses.replace(family, prompt=prompt)
+
+
+def first_token(template: ChatTemplate, tokenizer: Tokenizer) -> str:
+    """The token that the tokenizer itself puts before every text; empty if it puts none."""
+    begin = template.tokens.get("bos_token", "")
+    return begin if tokenizer.encode("").tokens[:1] == [begin] else ""
 
 
 def restore(

@@ -48,7 +48,7 @@ def read_rope(
             rope = Rope(head_dim, theta)
         case "linear" | "dynamic":
             factor = scaling.take("factor", float)
-            if factor < 1:
+            if not 1 <= factor < math.inf:
                 raise FlowjaxError(f"{scaling.name('factor')} is {factor}; it must be at least 1")
             if kind == "linear":
                 rope = LinearRope(head_dim, theta, factor)
@@ -83,7 +83,7 @@ def known_positions(text: HFConfig, positions: int) -> int:
     scaling = field if isinstance(field, Mapping) else {}
     factor, original = scaling.get("factor"), scaling.get(ORIGINAL, positions)
     kind = scaling.get("rope_type", scaling.get("type"))
-    numbers = all(type(value) in (int, float) for value in (factor, original))
+    numbers = all(type(x) in (int, float) and math.isfinite(x) for x in (factor, original))
     if kind not in ("linear", "dynamic", "yarn") or not numbers:
         return positions
     return max(positions, int(factor * original))

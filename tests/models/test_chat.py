@@ -1,5 +1,6 @@
 """Prompts by a checkpoint's chat template, against what `transformers` renders."""
 
+import dataclasses
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from flowjax.errors import FlowjaxError
 from flowjax.layout import encode_prompt
 from flowjax.models.chat import built_frame, chat_prompt, frame_of, read_chat_template
 from flowjax.models.checkpoint import load_model
+from flowjax.models.families.llava_qwen import TIMED
 from flowjax.models.registry import families
 from flowjax_convert.run import convert
 from tests.oracle.conftest import ORACLE
@@ -47,7 +49,8 @@ TEMPLATES = {
     "internvl": (TEXT_ONLY, "<s><|im_start|>user\n", "\n", AFTER_QWEN),
     "pllava": (IMAGES, "USER: ", "\n", " ASSISTANT:"),
     "llava_next_video": (VIDEOS, "USER: ", "\n", " ASSISTANT:"),
-    "smolvlm": (SMOL, "<|im_start|>User: ", "", "<end_of_utterance>\nAssistant:"),
+    # What the released processor writes after the frames is in no template.
+    "smolvlm": (SMOL, "<|im_start|>User: ", "\n\n", "<end_of_utterance>\nAssistant:"),
 }
 
 
@@ -68,6 +71,7 @@ def test_what_the_template_writes(name, tmp_path):
     start, stop = frame.section
     video = built.text[start:stop]
     assert built.placeholder in video and video == video.strip()
+    assert name != "internvl" or video == "<img><IMG_CONTEXT></img>"
     question = Question("Who runs?", ("A dog.", "A cat."), "B")
     text = chat_prompt(template, families()[name].prompt, "<s>")(config_of(name), question, shape)
     lines = "Question: Who runs?\nOptions:\n(A) A dog.\n(B) A cat.\nOnly give the best option."
@@ -83,7 +87,23 @@ def test_what_the_template_writes(name, tmp_path):
     assert covered + len(text.videos) * len(text.placeholder) == len(text.text)
 
 
-@pytest.mark.parametrize("source", [QWEN, IMAGES, SMOL])
+def test_times_that_the_release_writes_after_the_video_stay(tmp_path):
+    config = dataclasses.replace(config_of("llava_qwen"), conversation=TIMED)
+    shape = VideoShape((2,), (0.0, 1.5), 3.25)
+    family = families()["llava_qwen"]
+    chat = chat_prompt(template_of(tmp_path, TEXT_ONLY), family.prompt, "<s>")
+    ours, theirs = (
+        prompt(config, Question("What?", ()), shape).text for prompt in (family.prompt, chat)
+    )
+    assert "located at 0.00s,1.50s." in theirs
+    assert theirs == ours.replace(
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n", ""
+    )
+
+
+@pytest.mark.parametrize(
+    "source", [QWEN, IMAGES, SMOL, "{{ tools is none and documents is none }}"]
+)
 def test_rendered_as_transformers_renders(source, tmp_path):
     content = [{"type": "image"}, {"type": "text", "text": "Who {{ runs }}?"}]
     conversation = [{"role": "user", "content": content}]
@@ -100,6 +120,7 @@ def test_rendered_as_transformers_renders(source, tmp_path):
         ("{{ raise_exception('No users!') }}", "the chat template fails: No users!"),
         ("{{ messages.append(1) }}", "the chat template fails: access to attribute 'append'"),
         ("{{ ''.__class__.__mro__ }}", "the chat template fails: access to attribute '__class__'"),
+        ("{{ 1 // 0 }}", "the chat template fails: "),
         ("Hello", "the chat template does not write a video and a question as they are"),
         ("{{ messages[0].content }}", "tokenizer_config.json"),
     ],

@@ -107,3 +107,10 @@ def test_refused(kind, change, word):
     fields = {"rope_scaling": {"rope_type": kind, **base, **change}}
     with pytest.raises(FlowjaxError, match=word):
         read_rope(HFConfig(fields, "config.json: "), 64, 32768)
+
+
+@pytest.mark.parametrize("factor", [float("inf"), float("nan")])
+def test_a_factor_that_is_no_number_is_refused(factor):
+    fields = {"model_type": "llama", **SIZES, "rope_scaling": {"type": "linear", "factor": factor}}
+    with pytest.raises(FlowjaxError, match=r"rope_scaling\.factor is (inf|nan)"):
+        read_decoder(HFConfig(fields, "c: "))
