@@ -31,6 +31,9 @@ VARIANTS = {
         MultimodalRope(8, 1e4, (2, 1, 1), interleaved=True), kv_heads=2, qk_norm=True
     ),
     "long": variant(LONG),
+    # Shorter than any prompt, and as long as the usual one: only what is generated lies beyond.
+    "window": variant(kv_heads=2, window=9),
+    "window of the prompt": variant(kv_heads=2, window=48),
 }
 
 

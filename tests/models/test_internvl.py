@@ -265,8 +265,15 @@ UNREAD = {
 
 class TestFamily(FamilyTests):
     unread = UNREAD
-    # Four tokens of a frame among 500 of text matter too little; `tests/oracle` has knockouts.
+    # Few video tokens among 1000 of text matter too little for the edges between them to show.
     test_knockouts = None
+
+    @pytest.mark.parametrize(
+        "asked", [name for name in CASES if "internlm2" in name], indirect=True
+    )
+    def test_edges(self, asked):
+        """Of decoders whose knockouts neither `tests/oracle` nor `test_internvl_native` tries."""
+        parity.check_knockouts(asked, parity.EDGES[2:])
 
     def skipped_generation(self, asked):
         dynamic = isinstance(asked.pair.ours.config.decoder.rope, DynamicRope)

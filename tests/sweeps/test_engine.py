@@ -24,7 +24,9 @@ from tests.strategies import knockouts, layouts
 LAYERS, HEADS, WIDTH = 4, 4, 32
 
 
-def model_of(kv_heads=HEADS, qkv_bias=False, qk_norm=False, tied=False, theta=1e4, head_dim=8):
+def model_of(
+    kv_heads=HEADS, qkv_bias=False, qk_norm=False, tied=False, theta=1e4, head_dim=8, window=None
+):
     return Decoder(
         DecoderConfig(
             vocabulary=50,
@@ -39,7 +41,7 @@ def model_of(kv_heads=HEADS, qkv_bias=False, qk_norm=False, tied=False, theta=1e
             qkv_bias=qkv_bias,
             qk_norm=qk_norm,
             tied_embeddings=tied,
-            window=None,
+            window=window,
         ),
         jnp.dtype(jnp.float32),
         nnx.Rngs(0),
@@ -51,6 +53,7 @@ VARIANTS = {
     "gqa": model_of(kv_heads=2, qkv_bias=True, theta=1e6),
     "qk-norm": model_of(kv_heads=2, qk_norm=True),
     "mqa": model_of(kv_heads=1, tied=True, head_dim=16),
+    "window": model_of(kv_heads=2, window=9),
 }
 
 
