@@ -83,7 +83,7 @@ def known_positions(text: HFConfig, positions: int) -> int:
     scaling = field if isinstance(field, Mapping) else {}
     factor, original = scaling.get("factor"), scaling.get(ORIGINAL, positions)
     kind = scaling.get("rope_type", scaling.get("type"))
-    numbers = all(type(x) in (int, float) and math.isfinite(x) for x in (factor, original))
+    numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in (factor, original))
     if kind not in ("linear", "dynamic", "yarn") or not numbers:
         return positions
     return max(positions, int(factor * original))
