@@ -159,18 +159,27 @@ READERS: Mapping[str, Callable[[HFConfig, int], DecoderConfig]] = {
 
 
 def read_decoder(
-    text: HFConfig, vocabulary: int = 0, *, among: tuple[str, ...] = tuple(READERS)
+    text: HFConfig,
+    vocabulary: int = 0,
+    *,
+    among: tuple[str, ...] = tuple(READERS),
+    absent: str | None = None,
 ) -> DecoderConfig:
     """Read the configuration of a decoder by its `model_type`, which must be one of `among`.
 
-    See `read_llama`.
+    See `read_llama`. `absent`: the decoder where no `model_type` says it.
     """
-    name = text.peek("model_type")
+    name = text.peek("model_type") or absent
     if name not in among:
         raise FlowjaxError(
             f"{text.name('model_type')} is {name!r}; the decoders are {', '.join(among)}"
         )
     return READERS[name](text, vocabulary)
+
+
+def decoder_kind(text: HFConfig, absent: str) -> str:
+    """The `model_type` of a decoder's configuration, or that of the family where it says none."""
+    return text.peek("model_type") or absent
 
 
 def _read(

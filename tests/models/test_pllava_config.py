@@ -261,3 +261,10 @@ def test_parts_that_contradict_each_other_are_named():
         read_config(PUBLISHED | {"frame_shape": [12, 12]}, "config.json")
     with pytest.raises(FlowjaxError, match="tie_word_embeddings is True"):
         read_config(PUBLISHED | {"tie_word_embeddings": True}, "config.json")
+
+
+def test_a_decoder_that_is_not_named_is_a_llama():
+    """As `transformers` reads it."""
+    fields = copy.deepcopy(PUBLISHED)
+    del fields["text_config"]["model_type"]
+    assert read_config(fields, "config.json") == read_config(PUBLISHED, "config.json")

@@ -58,7 +58,7 @@ UNREAD = (
 def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     """Read `config.json`; absent fields have the defaults of `transformers`."""
     top = HFConfig(fields, f"{source}: ", UNREAD)
-    decoder = read_decoder(top.nested("text_config"), among=DECODERS)
+    decoder = read_decoder(top.nested("text_config"), among=DECODERS, absent="qwen2")
     # The whole model's goes before the decoder's; files of `transformers` 4 may lack it.
     tied = top.take("tie_word_embeddings", bool, decoder.tied_embeddings)
     decoder = dataclasses.replace(decoder, tied_embeddings=tied)

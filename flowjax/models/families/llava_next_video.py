@@ -10,7 +10,7 @@ from flowjax.data.preprocess import CropPreprocessor
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.hf_config import HFConfig, Unread
-from flowjax.models.decoder_config import read_decoder
+from flowjax.models.decoder_config import decoder_kind, read_decoder
 from flowjax.models.families.pllava import CLIP_UNREAD, read_clip
 from flowjax.models.llava_config import (
     STILLS,
@@ -43,8 +43,8 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     """Read `config.json`; absent fields have the defaults of `transformers`."""
     top = HFConfig(fields, f"{source}: ", UNREAD)
     text = top.nested("text_config")
-    kind = text.peek("model_type")
-    decoder = read_decoder(text, top.take("vocab_size", int, 0), among=DECODERS)
+    kind = decoder_kind(text, "llama")
+    decoder = read_decoder(text, top.take("vocab_size", int, 0), among=DECODERS, absent=kind)
     decoder = read_tied(top, decoder)
     vision = read_clip(
         top.nested("vision_config"),

@@ -11,7 +11,7 @@ from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.activations import read_activation
-from flowjax.models.decoder_config import read_decoder
+from flowjax.models.decoder_config import decoder_kind, read_decoder
 from flowjax.models.projector import PoolingProjectorConfig
 from flowjax.models.registry import Family
 from flowjax.models.video_llm import VideoLLMConfig
@@ -64,8 +64,8 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
             "rows and columns of video tokens)"
         )
     text = top.nested("text_config")
-    kind = text.peek("model_type")
-    decoder = read_decoder(text, top.take("vocab_size", int, 0), among=DECODERS)
+    kind = decoder_kind(text, "llama")
+    decoder = read_decoder(text, top.take("vocab_size", int, 0), among=DECODERS, absent=kind)
     frames, grid_rows, grid_columns = top.shape("pooling_shape", 3)
     top.expect("num_frames", frames)
     top.expect("vision_feature_select_strategy", "default")
