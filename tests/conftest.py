@@ -1,5 +1,6 @@
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,11 @@ settings.load_profile("flowjax")
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch's threads would wait for a busy core
-os.environ.setdefault(
-    "XLA_FLAGS",  # most programs run once or twice: compiling them is what takes long
-    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1 "
-    "--xla_cpu_use_fusion_emitters=false",
-)
+FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+"""For XLA: most programs run once or twice, so that compiling them is what takes long."""
+if version("jaxlib").startswith("0.10."):
+    FLAGS += " --xla_cpu_use_fusion_emitters=false"  # later ones end a process that gives it
+os.environ.setdefault("XLA_FLAGS", FLAGS)
 
 FIRST = ("test_package.py", "test_train_shapes.py", "test_demo.py")
 """Files of few tests that take long: begun last, one worker would be left alone with them."""
