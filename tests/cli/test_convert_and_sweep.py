@@ -217,6 +217,12 @@ def test_convert_verify(flowjax, checkpoint, model, tmp_path):
     result = flowjax("convert", "--verify", damaged, checkpoint)
     assert result.code == 1, result.err
     assert "language_model.lm_head.weight" in result.out
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    fields = json.loads((other / "flowjax.json").read_text())
+    (other / "flowjax.json").write_text(json.dumps(fields | {"digest": "0" * 64}))
+    result = flowjax("convert", "--verify", other, checkpoint)
+    assert result.code == 1, result.err
     assert "flowjax.json: digest is not that of the parameters" in result.out
 
 
