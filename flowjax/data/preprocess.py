@@ -4,7 +4,7 @@ Pillow resizes, on uint8, so results are those of the reference to the last bit 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,19 @@ class Normalisation:
         rescaled = (np.arange(256) * self.factor).astype(np.float32)[:, None]
         return (rescaled - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
 
+    def squares(
+        self,
+        frames: UInt8[np.ndarray, "frames height width 3"],
+        size: int,
+        resized: Callable[[Image.Image], Image.Image],
+    ) -> Float32[np.ndarray, "frames 3 size size"]:
+        """Pixel values of the square in the middle of every frame, `resized` first."""
+        squares = np.empty((len(frames), size, size, 3), np.uint8)
+        for square, frame in zip(squares, frames, strict=True):
+            square[...] = _centre(resized(Image.fromarray(frame)), size)
+        values = self.table()[squares, np.arange(3)]
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
 
 @dataclass(frozen=True)
 class FramePreprocessor:
@@ -116,16 +129,13 @@ class FramePreprocessor:
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> Float32[np.ndarray, "frames 3 size size"]:
         """Pixel values of frames in RGB."""
-        size = self.size
-        squares = np.empty((len(frames), size, size, 3), np.uint8)
-        for square, frame in zip(squares, frames, strict=True):
-            image = Image.fromarray(frame)
-            ratio = max(image.size) / min(image.size)
-            bound = int(min(_LONG_SIDE, max(image.size)) / ratio)
-            image = _resize_short_side(image, max(size, min(*image.size, bound)))
-            square[...] = _centre(_resize_short_side(image, size), size)
-        values = self.normalisation.table()[squares, np.arange(3)]
-        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+        return self.normalisation.squares(frames, self.size, self._resized)
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        ratio = max(image.size) / min(image.size)
+        bound = int(min(_LONG_SIDE, max(image.size)) / ratio)
+        image = _resize_short_side(image, max(self.size, min(*image.size, bound)))
+        return _resize_short_side(image, self.size)
 
 
 @dataclass(frozen=True)
@@ -158,12 +168,9 @@ class CropPreprocessor:
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> Float32[np.ndarray, "frames 3 size size"]:
         """Pixel values of frames in RGB."""
-        squares = np.empty((len(frames), self.size, self.size, 3), np.uint8)
-        for square, frame in zip(squares, frames, strict=True):
-            image = _resize_short_side(Image.fromarray(frame), self.size)
-            square[...] = _centre(image, self.size)
-        values = self.normalisation.table()[squares, np.arange(3)]
-        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+        return self.normalisation.squares(
+            frames, self.size, lambda image: _resize_short_side(image, self.size)
+        )
 
 
 @dataclass(frozen=True)
@@ -199,12 +206,10 @@ class SquarePreprocessor:
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> Float32[np.ndarray, "frames 3 size size"]:
         """Pixel values of frames in RGB."""
-        squares = np.empty((len(frames), self.size, self.size, 3), np.uint8)
-        for square, frame in zip(squares, frames, strict=True):
-            shape = (self.size, self.size)
-            square[...] = np.asarray(Image.fromarray(frame).resize(shape, Image.Resampling.BICUBIC))
-        values = self.normalisation.table()[squares, np.arange(3)]
-        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+        shape = (self.size, self.size)
+        return self.normalisation.squares(
+            frames, self.size, lambda image: image.resize(shape, Image.Resampling.BICUBIC)
+        )
 
 
 @dataclass(frozen=True)
@@ -253,13 +258,10 @@ class StretchPreprocessor:
         other = int(self.longest / ratio if width >= height else self.longest * ratio)
         other = max(other + other % 2, 1)
         first = (self.longest, other) if width >= height else (other, self.longest)
-        squares = np.empty((len(frames), self.size, self.size, 3), np.uint8)
-        for square, frame in zip(squares, frames, strict=True):
-            image = Image.fromarray(frame).resize(first, Image.Resampling.LANCZOS)
-            shape = (self.size, self.size)
-            square[...] = np.asarray(image.resize(shape, Image.Resampling.LANCZOS))
-        values = self.normalisation.table()[squares, np.arange(3)]
-        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+        then, lanczos = (self.size, self.size), Image.Resampling.LANCZOS
+        return self.normalisation.squares(
+            frames, self.size, lambda image: image.resize(first, lanczos).resize(then, lanczos)
+        )
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,15 @@ STILLS = (
 """Fields about still images, which a video does not read."""
 
 
+DECODERS = ("llama", "mistral")
+"""The decoders of LLaVA-NeXT; the second marks turns in another way."""
+
+
+def turns(conversation: str) -> tuple[str, str]:
+    """What stands before the user's turn and before the answer: Mistral's marks, or Vicuna's."""
+    return ("[INST] ", " [/INST]") if conversation == "mistral" else ("USER: ", " ASSISTANT:")
+
+
 def read_tied(top: HFConfig, decoder: DecoderConfig) -> DecoderConfig:
     """The decoder with tied embeddings if the whole model or its text part asks for them."""
     tied = top.take("tie_word_embeddings", bool, False)
@@ -59,13 +68,18 @@ def read_frames(top: HFConfig, side: int) -> int:
     return frames
 
 
-def read_placeholder(top: HFConfig, default: int, vocabulary: int) -> int:
-    """Take the id that stands for a video.
+def read_placeholder(
+    top: HFConfig,
+    default: int,
+    vocabulary: int,
+    names: tuple[str, ...] = ("video_token_id", "video_token_index"),
+) -> int:
+    """Take the id that stands for a video, of the first of `names` that is there.
 
     Raises:
         FlowjaxError: it is not a token of the decoder.
     """
-    field = "video_token_id" if "video_token_id" in top else "video_token_index"
+    field = next((name for name in names if name in top), names[-1])
     placeholder = top.positive(field, default)
     if placeholder >= vocabulary:
         raise FlowjaxError(

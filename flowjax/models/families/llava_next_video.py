@@ -13,18 +13,19 @@ from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.decoder_config import decoder_kind, read_decoder
 from flowjax.models.families.pllava import CLIP_UNREAD, read_clip
 from flowjax.models.llava_config import (
+    DECODERS,
     STILLS,
     read_frames,
     read_placeholder,
     read_projector_activation,
     read_tied,
+    turns,
 )
 from flowjax.models.registry import Family
 from flowjax.models.spatial_pool import PoolMode, StridedPoolConfig
 from flowjax.models.video_llm import VideoLLMConfig
 
 PLACEHOLDER = "<video>"
-DECODERS = ("llama", "mistral")
 MODES: Mapping[str, PoolMode] = {"average": "average", "max": "max", "conv": "conv"}
 
 UNREAD = (
@@ -99,9 +100,8 @@ def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Pro
     """
     assert config.tokens_per_frame is not None
     del shape  # every video has as many tokens
-    mistral = config.conversation == "mistral"
     builder = PromptBuilder()
-    user, answer = ("[INST] ", " [/INST]") if mistral else ("USER: ", " ASSISTANT:")
+    user, answer = turns(config.conversation)
     builder.text("system", user)
     builder.video(
         PLACEHOLDER,

@@ -85,32 +85,39 @@ def read_siglip(vision: HFConfig, feature_layer: int, feature_field: str) -> Sig
     """
     vision.expect("model_type", "siglip_vision_model")
     layers = vision.positive("num_hidden_layers", SIGLIP_LAYERS)
+    used = layers_used(feature_layer, layers, feature_field)
+    return read_sizes(vision, used, width=768, heads=12, patch=16, output_norm=False)
+
+
+def read_sizes(
+    vision: HFConfig, layers: int, *, width: int, heads: int, patch: int, output_norm: bool
+) -> SiglipConfig:
+    """The rest of a SigLIP configuration; `width`, `heads` and `patch` where it says nothing.
+
+    Raises:
+        FlowjaxError: sizes that do not fit each other, or a field that is not supported.
+    """
     config = SiglipConfig(
-        width=vision.positive("hidden_size", 768),
+        width=vision.positive("hidden_size", width),
         mlp_width=vision.positive("intermediate_size", 3072),
-        layers=layers_used(feature_layer, layers, feature_field),
-        heads=vision.positive("num_attention_heads", 12),
+        layers=layers,
+        heads=vision.positive("num_attention_heads", heads),
         image_size=vision.positive("image_size", 224),
-        patch_size=vision.positive("patch_size", 16),
+        patch_size=vision.positive("patch_size", patch),
         channels=vision.positive("num_channels", 3),
         norm_eps=vision.positive_float("layer_norm_eps", 1e-6),
         activation=read_activation(
             vision.take("hidden_act", str, "gelu_pytorch_tanh"), vision.name("hidden_act")
         ),
-        output_norm=False,
+        output_norm=output_norm,
     )
     vision.finish()
-    check_siglip(config, vision)
-    return config
-
-
-def check_siglip(config: SiglipConfig, vision: HFConfig) -> None:
-    """Refuse sizes that do not fit each other."""
     if config.width % config.heads or config.image_size < config.patch_size:
         raise FlowjaxError(
             f"{vision.name('hidden_size')} must be a multiple of num_attention_heads, and "
             "image_size at least patch_size"
         )
+    return config
 
 
 def siglip_layers(vision: Mapping[str, Any]) -> int:

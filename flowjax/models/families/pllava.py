@@ -12,6 +12,7 @@ from flowjax.errors import FlowjaxError
 from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.activations import read_activation
 from flowjax.models.decoder_config import decoder_kind, read_decoder
+from flowjax.models.llava_config import DECODERS, turns
 from flowjax.models.projector import PoolingProjectorConfig
 from flowjax.models.registry import Family
 from flowjax.models.video_llm import VideoLLMConfig
@@ -24,7 +25,6 @@ SYSTEM = (
     "select the best option that accurately addresses the question.\n"
 )
 PLACEHOLDER = "<image>"
-DECODERS = ("llama", "mistral")
 CLIP_LAYERS = 12
 """Layers of the vision tower where its configuration gives no number."""
 
@@ -147,14 +147,13 @@ def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Pro
     assert config.tokens_per_frame is not None
     del shape  # every video has as many tokens
     builder = PromptBuilder()
-    mistral = config.conversation == "mistral"
-    user, answer = ("[INST] ", " [/INST]") if mistral else ("USER: ", " ASSISTANT:")
+    user, answer = turns(config.conversation)
     builder.text("system", f"{SYSTEM} {user}")
     builder.video(
         PLACEHOLDER,
         [(f"frame_{index}", config.tokens_per_frame) for index in range(config.frames)],
     )
-    builder.text("instruction", "\n" if mistral else f"\n {user}")
+    builder.text("instruction", "\n" if config.conversation == "mistral" else f"\n {user}")
     builder.question(question)
     choose = f" \nOnly give the best option.{answer}Best option:("
     builder.text("instruction", choose if question.options else answer)

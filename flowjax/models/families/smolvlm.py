@@ -11,10 +11,9 @@ from flowjax.data.preprocess import StretchPreprocessor
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.hf_config import HFConfig, Unread
-from flowjax.models.activations import read_activation
 from flowjax.models.decoder_config import read_llama
-from flowjax.models.families.llava_onevision import check_siglip
-from flowjax.models.llava_config import read_tied
+from flowjax.models.families.llava_onevision import SIGLIP_LAYERS, read_sizes
+from flowjax.models.llava_config import read_placeholder, read_tied
 from flowjax.models.pixel_shuffle import ShuffleLinearConfig
 from flowjax.models.registry import Family
 from flowjax.models.video_llm import VideoLLMConfig
@@ -73,12 +72,7 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
         )
     projector = ShuffleLinearConfig(vision.width, decoder.width, vision.grid, block)
     frames = top.positive("num_frames", FRAMES)
-    placeholder = top.positive("image_token_id", 128257)
-    if placeholder >= decoder.vocabulary:
-        raise FlowjaxError(
-            f"{top.name('image_token_id')} is {placeholder}; the decoder has "
-            f"{decoder.vocabulary} tokens"
-        )
+    placeholder = read_placeholder(top, 128257, decoder.vocabulary, ("image_token_id",))
     top.finish()
     return VideoLLMConfig(
         family=FAMILY.name,
@@ -100,23 +94,8 @@ def read_vision(vision: HFConfig) -> SiglipConfig:
     name = vision.take("model_type", str, "smolvlm_vision")
     if name not in ("smolvlm_vision", "smolvlm"):
         raise FlowjaxError(f"{vision.name('model_type')} is {name!r}; it must be smolvlm_vision")
-    config = SiglipConfig(
-        width=vision.positive("hidden_size", 1152),
-        mlp_width=vision.positive("intermediate_size", 3072),
-        layers=vision.positive("num_hidden_layers", 12),
-        heads=vision.positive("num_attention_heads", 16),
-        image_size=vision.positive("image_size", 224),
-        patch_size=vision.positive("patch_size", 32),
-        channels=vision.positive("num_channels", 3),
-        norm_eps=vision.positive_float("layer_norm_eps", 1e-6),
-        activation=read_activation(
-            vision.take("hidden_act", str, "gelu_pytorch_tanh"), vision.name("hidden_act")
-        ),
-        output_norm=True,
-    )
-    vision.finish()
-    check_siglip(config, vision)
-    return config
+    layers = vision.positive("num_hidden_layers", SIGLIP_LAYERS)
+    return read_sizes(vision, layers, width=1152, heads=16, patch=32, output_norm=True)
 
 
 def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Prompt:

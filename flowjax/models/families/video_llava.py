@@ -8,16 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowjax.data.preprocess import CropPreprocessor
-from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.hf_config import HFConfig, Unread
 from flowjax.models.decoder_config import read_llama
+from flowjax.models.families.llava_next_video import prompt
 from flowjax.models.families.pllava import CLIP_UNREAD, read_clip
 from flowjax.models.llava_config import read_placeholder, read_projector_activation, read_tied
 from flowjax.models.projector import ClassTokenProjectorConfig
 from flowjax.models.registry import Family
 from flowjax.models.video_llm import VideoLLMConfig
 
-PLACEHOLDER = "<video>"
 FRAMES = 8
 """Frames of a video where `num_frames` is not in the configuration, which is not in released ones.
 
@@ -64,23 +63,6 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
         tokens_per_frame=1 + vision.grid**2,
         placeholder=placeholder,
     )
-
-
-def prompt(config: VideoLLMConfig, question: Question, shape: VideoShape) -> Prompt:
-    """The released conversation format, with one video before the question."""
-    assert config.tokens_per_frame is not None
-    del shape  # every video has as many tokens
-    builder = PromptBuilder()
-    builder.text("system", "USER: ")
-    builder.video(
-        PLACEHOLDER,
-        [(f"frame_{index}", config.tokens_per_frame) for index in range(config.frames)],
-    )
-    builder.text("instruction", "\n")
-    builder.question(question)
-    choose = "\nOnly give the best option. ASSISTANT: Best option:("
-    builder.text("instruction", choose if question.options else " ASSISTANT:")
-    return builder.build()
 
 
 FAMILY = Family(
