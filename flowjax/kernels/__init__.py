@@ -1,1 +1,1 @@
-"""Kernels: one folder each, an XLA reference beside the implementations."""
+"""Kernels: one folder each, an implementation in plain XLA beside those for accelerators."""

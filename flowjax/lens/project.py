@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int
 from tokenizers import Tokenizer
 
 from flowjax.errors import FlowjaxError
-from flowjax.models.attention import PRECISION
 from flowjax.models.decoder import Decoder, Trace
+from flowjax.precision import PRECISION
 
 Through = Literal["input", "output"]
 """Which matrix turns hidden states into logits: token embedding, or final norm and output head."""

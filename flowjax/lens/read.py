@@ -15,9 +15,10 @@ from flowjax.lens.project import (
     logit_lens,
 )
 from flowjax.masks import Mask
-from flowjax.models.attention import CHUNK, PRECISION
+from flowjax.models.attention import CHUNK
 from flowjax.models.decoder import Decoder, Keep
 from flowjax.models.embedded import Embedded
+from flowjax.precision import PRECISION
 
 
 class LensReading(NamedTuple):

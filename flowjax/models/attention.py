@@ -14,9 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from flowjax.masks import GatedMask, Mask
-
-PRECISION = jax.lax.Precision.HIGHEST
-"""float32 means float32 on every device; bfloat16 products are unaffected."""
+from flowjax.precision import PRECISION
 
 CHUNK = 256
 """Rows of attention computed at a time; later chunks read more sources (`attend_causal`)."""

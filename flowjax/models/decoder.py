@@ -15,11 +15,12 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from flowjax.masks import Mask, causal_mask
-from flowjax.models.attention import PRECISION, Sources, attend, attend_causal
+from flowjax.models.attention import Sources, attend, attend_causal
 from flowjax.models.edit import Edit, Site, Sites, sites, unchanged
 from flowjax.models.embedded import Embedded
 from flowjax.models.rope import Rotary, RotaryEmbedding, rotate
 from flowjax.models.stack import layer_at, stacked
+from flowjax.precision import PRECISION
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from flowjax.models.attention import PRECISION
 from flowjax.models.places import block_places
 from flowjax.models.stack import layer_at, stacked
 from flowjax.models.video_llm import DeepstackVideo
+from flowjax.precision import PRECISION
 
 NORM_EPS = 1e-6
 

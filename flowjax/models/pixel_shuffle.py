@@ -8,8 +8,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from flowjax.models.activations import Activation, activate
-from flowjax.models.attention import PRECISION
 from flowjax.models.places import square_places
+from flowjax.precision import PRECISION
 
 NORM_EPS = 1e-5
 """Of the projector's norm, which no configuration sets."""

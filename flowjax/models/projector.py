@@ -8,8 +8,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from flowjax.models.activations import Activation, activate
-from flowjax.models.attention import PRECISION
 from flowjax.models.places import block_places, square_places
+from flowjax.precision import PRECISION
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from flowjax.models.activations import Activation
-from flowjax.models.attention import PRECISION
 from flowjax.models.places import square_places
 from flowjax.models.projector import MlpProjector, MlpProjectorConfig
+from flowjax.precision import PRECISION
 
 PoolMode = Literal["average", "max", "conv"]
 

@@ -14,9 +14,9 @@ from flowjax.kernels.pruned_attention import (
     mosaic_gpu,
     mosaic_tpu,
     pruned_attention,
-    reference,
     stack_maps,
 )
+from tests.kernels import reference
 from tests.kernels.cases import Problem, problem
 from tests.kernels.simulated_gpu import compile_once  # noqa: F401 (a fixture)
 

@@ -62,8 +62,9 @@ def pruned_attention(
 ) -> Float[Array, "q heads d"]:
     """Softmax attention over the edges of a block map, scaled by `1 / sqrt(d)`; softmax in float32.
 
-    Equal to `reference.attention` with the mask that the map was made of: causal by position, query
-    head h reads key head `h // (heads // kv_heads)`, a row without any allowed source gives zeros.
+    Equal to `flowjax.models.attention.attend` with the mask that the map was made of: causal by
+    position, query head h reads key head `h // (heads // kv_heads)`, a row without any allowed
+    source gives zeros.
 
     Args:
         query: rows of any number, at ascending positions; they need not be consecutive.

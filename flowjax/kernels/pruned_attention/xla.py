@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32
 
 from flowjax.kernels.pruned_attention.blocks import BlockMap, unpack
 from flowjax.masks import NOBODY
-from flowjax.models.attention import PRECISION
+from flowjax.precision import PRECISION
 
 
 class _Rows(NamedTuple):

@@ -13,8 +13,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from flowjax.models.activations import Activation, activate
-from flowjax.models.attention import PRECISION, Sources, attend
+from flowjax.models.attention import Sources, attend
 from flowjax.models.rope import Rotary, rotate
+from flowjax.precision import PRECISION
 
 Norm = Literal["layer_norm", "rms_norm"]
 

@@ -9,9 +9,9 @@ from jaxtyping import Array, Float
 
 from flowjax.errors import FlowjaxError
 from flowjax.models.activations import Activation
-from flowjax.models.attention import PRECISION
 from flowjax.models.stack import layer_at, stacked
 from flowjax.models.vision.block import Block, BlockConfig, norm_of, read_everything
+from flowjax.precision import PRECISION
 
 
 @dataclass(frozen=True)

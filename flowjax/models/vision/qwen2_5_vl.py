@@ -14,10 +14,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int32
 
 from flowjax.models.activations import Activation
-from flowjax.models.attention import PRECISION, masked_softmax
+from flowjax.models.attention import masked_softmax
 from flowjax.models.stack import layer_at, stacked
 from flowjax.models.vision.block import Block, BlockConfig, read_everything, rotated
 from flowjax.models.vision.siglip_navit import patch_rotary
+from flowjax.precision import PRECISION
 
 NORM_EPS = 1e-6
 

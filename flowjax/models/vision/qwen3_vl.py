@@ -9,10 +9,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32
 
 from flowjax.models.activations import Activation
-from flowjax.models.attention import PRECISION
 from flowjax.models.stack import layer_at, stacked
 from flowjax.models.vision.block import Block, BlockConfig, read_everything, rotated
 from flowjax.models.vision.siglip_navit import patch_rotary
+from flowjax.precision import PRECISION
 
 NORM_EPS = 1e-6
 

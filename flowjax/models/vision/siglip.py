@@ -8,10 +8,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from flowjax.models.activations import Activation
-from flowjax.models.attention import PRECISION
 from flowjax.models.stack import layer_at, stacked
 from flowjax.models.vision.block import Block, BlockConfig, norm_of, read_everything
 from flowjax.models.vision.clip import flat_patches
+from flowjax.precision import PRECISION
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from flowjax.models.activations import Activation
-from flowjax.models.attention import PRECISION, Sources, attend
+from flowjax.models.attention import Sources, attend
 from flowjax.models.rope import Rotary, rotate
 from flowjax.models.stack import layer_at, stacked
 from flowjax.models.vision.block import Block, BlockConfig, norm_of, read_everything, rotated
+from flowjax.precision import PRECISION
 
 
 @dataclass(frozen=True)
