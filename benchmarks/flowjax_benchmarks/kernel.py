@@ -5,16 +5,16 @@
 
 All rows of a prompt attend, in each kind of layer that the pathway has. `dense` is
 `jax.nn.dot_product_attention` (cuDNN on a GPU), `uncut` our kernel where no edge is cut. Every
-round runs all of them, so that all see the same machine. What counts is a time relative to the
-fraction of blocks that are kept: 1 means that a dead block costs nothing and a live one no more
-than in dense attention.
+round runs all of them, so that all see the same machine. Times are compared with a bound
+(`kernel_bound`): the share of dense attention that the kept blocks would take, or reading queries,
+keys and values and writing the output once, whichever is longer.
 """
 
 import dataclasses
 import functools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,21 +22,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Array, Bool
 
-from flowjax.edges import Edge, Knockout, edge_table
 from flowjax.errors import FlowjaxError
 from flowjax.kernels.pruned_attention import (
     BlockMap,
     block_map,
     block_shape,
     pruned_attention,
+    stack_maps,
 )
 from flowjax.layout import TokenLayout
+from flowjax_benchmarks.kernel_bound import Bound, bound_of, memory_seconds
+from flowjax_benchmarks.kernel_layers import LAYERS, layer_kinds
 from flowjax_benchmarks.record import command_line, record, say, write_result
 from flowjax_benchmarks.sweep import prompt_layout
 
-LAYERS = 32
 TOKENS_PER_FRAME = 144
 
 
@@ -44,7 +45,7 @@ TOKENS_PER_FRAME = 144
 class Shape:
     """What is measured on.
 
-    calls: launched back to back for one time, so that launching costs little.
+    calls: one after the other in one program for one time, so that starting it costs little.
     """
 
     heads: int
@@ -65,36 +66,6 @@ class Attention(NamedTuple):
 
     start: Callable[[], Any]
     wait: Callable[[Any], Any] = jax.block_until_ready
-
-
-def strict_pathway() -> list[Knockout]:
-    """The paper's 7B pathway (arXiv 2510.13251), `instruction` taken as part of the question.
-
-    Layers that keep an edge, 0-based: cross-frame 5-14, video to question 5-19, question to last
-    15-24; video reads video until 19, the question itself until 24.
-    """
-    every = set(range(LAYERS))
-    cut = {
-        "cross_frame": every - set(range(5, 15)),
-        "video->last": every,
-        "last->last": every,
-        "video->video": every - set(range(20)),
-    }
-    for text in ("question", "instruction"):
-        cut[f"video->{text}"] = every - set(range(5, 20))
-        cut[f"{text}->last"] = every - set(range(15, 25))
-        for other in ("question", "instruction"):
-            cut[f"{other}->{text}"] = every - set(range(25))
-    return [Knockout((Edge.parse(edge),), tuple(sorted(layers))) for edge, layers in cut.items()]
-
-
-def layer_kinds(layout: TokenLayout) -> list[tuple[list[int], Bool[np.ndarray, "1 g g"]]]:
-    """The tables that the pathway has, each with its layers."""
-    kinds: dict[bytes, tuple[list[int], np.ndarray]] = {}
-    tables = edge_table(layout, strict_pathway(), layers=LAYERS, heads=1)
-    for layer, table in enumerate(tables):
-        kinds.setdefault(table.tobytes(), ([], table))[0].append(layer)
-    return list(kinds.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,11 +103,30 @@ class Inputs:
             block_k=block_k,
         )
 
-    def pruned(self, blocks: BlockMap) -> Attention:
-        """The kernel that the default takes."""
-        position, on_device = jnp.asarray(self.position), jax.tree.map(jnp.asarray, blocks)
-        call = jax.jit(
-            lambda query, key, value, blocks: pruned_attention(
+    def maps(
+        self, tables: Sequence[Bool[np.ndarray, "1 g g"]]
+    ) -> tuple[list[BlockMap], list[BlockMap], list[float]]:
+        """Layers' maps, the same of one size on the device, and the seconds each took to build."""
+        maps, seconds = zip(*map(self._timed_map, tables), strict=True)
+        stacked = stack_maps(maps)
+        same = [
+            jax.tree.map(lambda leaf, index=index: jnp.asarray(leaf[index]), stacked)
+            for index in range(len(maps))
+        ]
+        return list(maps), same, list(seconds)
+
+    def _timed_map(self, table: Bool[np.ndarray, "1 g g"]) -> tuple[BlockMap, float]:
+        start = time.perf_counter()
+        blocks = self.blocks(table)
+        return blocks, time.perf_counter() - start
+
+    @functools.cached_property
+    def pruned(self) -> Callable[[BlockMap], Array]:
+        """The kernel that the default takes, as one program for maps of one size."""
+        position = jnp.asarray(self.position)
+
+        def attention(query: Array, key: Array, value: Array, blocks: BlockMap) -> Array:
+            return pruned_attention(
                 query,
                 key,
                 value,
@@ -144,29 +134,62 @@ class Inputs:
                 key_position=position,
                 blocks=blocks,
             )
-        )
-        return Attention(lambda: call(self.query, self.key, self.value, on_device))
 
-    def dense(self) -> Attention:
+        return functools.partial(repeated(attention, self.shape.calls), *self.rows)
+
+    @property
+    def dense(self) -> Callable[[], Array]:
         """JAX's causal attention; cuDNN's on a GPU."""
-        call = jax.jit(
-            functools.partial(
-                jax.nn.dot_product_attention,
+
+        def attention(query: Array, key: Array, value: Array) -> Array:
+            return jax.nn.dot_product_attention(
+                query[None],
+                key[None],
+                value[None],
                 is_causal=True,
                 implementation="cudnn" if jax.default_backend() == "gpu" else None,
-            )
-        )
-        batch = self.query[None], self.key[None], self.value[None]
-        return Attention(lambda: call(*batch))
+            )[0]
+
+        return functools.partial(repeated(attention, self.shape.calls), *self.rows)
+
+    @property
+    def rows(self) -> tuple[Array, Array, Array]:
+        """Query, key and value."""
+        return self.query, self.key, self.value
 
 
-def run(shape: str, *, json: Path | None, peer: str | None = None, rounds: int = 5) -> None:
+def repeated(attention: Callable[..., Array], calls: int) -> Callable[..., Array]:
+    """A program of calls one after the other; its result is the last one's."""
+
+    def run(query: Array, key: Array, value: Array, *rest: BlockMap) -> Array:
+        def step(_: int, before: Array) -> Array:
+            return call(before)[0, 0, 0]
+
+        def call(before: Array) -> Array:
+            # It reads what the call before wrote, as far as the compiler knows.
+            *rows, _ = jax.lax.optimization_barrier((query, key, value, before))
+            return attention(*rows, *rest)
+
+        return call(jax.lax.fori_loop(1, calls, step, query[0, 0, 0]))
+
+    return jax.jit(run)
+
+
+def run(
+    shape: str,
+    *,
+    json: Path | None,
+    peer: str | None = None,
+    frames: Sequence[int] = (),
+    rounds: int = 5,
+) -> None:
     """Measure, print, and write the result.
 
     Args:
         shape: a name in `SHAPES`.
         json: file of the result.
         peer: "flex" to measure PyTorch's FlexAttention on the same masks too (needs a GPU).
+        frames: of the prompts; the shape's if there are none.
         rounds: times of each attention, of which the median counts.
 
     Raises:
@@ -178,16 +201,20 @@ def run(shape: str, *, json: Path | None, peer: str | None = None, rounds: int =
         raise FlowjaxError(f"--peer {peer!r}: only flex is there")
     if peer and jax.default_backend() != "gpu":
         raise FlowjaxError("--peer flex: FlexAttention is measured on a GPU only")
+    chosen = SHAPES[shape]
+    if frames:
+        chosen = dataclasses.replace(chosen, frames=tuple(frames))
     prompts = []
-    for frames in SHAPES[shape].frames:
-        prompts.append(measure(Inputs.random(SHAPES[shape], frames), peer, rounds))
+    for count in chosen.frames:
+        prompts.append(measure(Inputs.random(chosen, count), peer, rounds))
         show(prompts[-1])
     result = {
-        "shape": {"name": shape, **dataclasses.asdict(SHAPES[shape])},
-        "block_shape": block_shape(SHAPES[shape].width),
+        "shape": {"name": shape, **dataclasses.asdict(chosen)},
+        "block_shape": block_shape(chosen.width),
         "prompts": prompts,
         **record(
-            command_line("kernel", shape=shape, peer=peer, json=json), ("torch",) if peer else ()
+            command_line("kernel", shape=shape, peer=peer, frames=list(frames), json=json),
+            ("torch",) if peer else (),
         ),
     }
     if json is not None:
@@ -198,44 +225,47 @@ def measure(inputs: Inputs, peer: str | None, rounds: int) -> dict[str, Any]:
     """Times and counts of one prompt length."""
     say(f"{inputs.layout.length} tokens; compiling")
     uncut = np.ones((1, len(inputs.layout.cells), len(inputs.layout.cells)), bool)
-    kinds = layer_kinds(inputs.layout)
-    tables = [uncut, *(table for _, table in kinds)]
-    maps, map_seconds = zip(*map(functools.partial(timed_map, inputs), tables), strict=True)
-    work = {"dense": inputs.dense()}
-    for index, blocks in enumerate(maps):
-        work[f"kernel {index}"] = inputs.pruned(blocks)
+    kinds = [([], uncut), *layer_kinds(inputs.layout)]
+    maps, same, map_seconds = inputs.maps([table for _, table in kinds])
+    work = {"dense": Attention(inputs.dense)}
+    for index, blocks in enumerate(same):
+        work[f"kernel {index}"] = Attention(functools.partial(inputs.pruned, blocks))
     difference = None
     if peer:
         from flowjax_benchmarks.flex_peer import FlexAttention, synchronize  # noqa: PLC0415 - a test extra
 
-        rows = inputs.query, inputs.key, inputs.value
-        for index, table in enumerate(tables):
-            flex = FlexAttention(*rows, inputs.layout.cell, table)
+        difference = 0.0
+        for index, (_, table) in enumerate(kinds):
+            flex = FlexAttention(*inputs.rows, inputs.layout.cell, table, calls=inputs.shape.calls)
             work[f"flex {index}"] = Attention(flex, synchronize)
             own = np.asarray(work[f"kernel {index}"].start(), np.float32)
-            difference = max(difference or 0.0, float(np.abs(own - flex.output()).max()))
+            difference = max(difference, float(np.abs(own - flex.output()).max()))
     seconds = alternate(work, inputs.shape.calls, rounds)
+    memory = memory_seconds(inputs.rows)
     rows = [
-        layer_result(layers, maps[index], seconds, index, map_seconds[index])
-        for index, (layers, _) in enumerate([([], uncut), *kinds])
+        layer_result(layers, maps[index], seconds, index, map_seconds[index], memory)
+        for index, (layers, _) in enumerate(kinds)
     ]
-    whole = sum(len(row["layers"]) * row["seconds"] for row in rows)
+
+    def whole(name: str) -> float:
+        """Of all layers of the pathway."""
+        return sum(len(row["layers"]) * row[name] for row in rows)
+
+    flexible = whole("seconds_flex") if peer else None
     return {
         "tokens": inputs.layout.length,
         "seconds_dense": seconds["dense"],
+        "seconds_memory": memory,
         "uncut": rows[0],
         "kinds": rows[1:],
-        "ratio_dense_over_kernel_all_layers": LAYERS * seconds["dense"] / whole,
-        "ratio_uncut_over_kernel_all_layers": LAYERS * rows[0]["seconds"] / whole,
+        "seconds_all_layers": whole("seconds"),
+        "ratio_dense_over_kernel_all_layers": LAYERS * seconds["dense"] / whole("seconds"),
+        "ratio_uncut_over_kernel_all_layers": LAYERS * rows[0]["seconds"] / whole("seconds"),
+        "ratio_flex_over_kernel_all_layers": flexible and flexible / whole("seconds"),
+        "ratio_kernel_over_bound_all_layers": whole("seconds") / whole("seconds_bound"),
+        "ratio_kernel_over_aim_all_layers": whole("seconds") / whole("seconds_aim"),
         "largest_difference_from_peer": difference,
     }
-
-
-def timed_map(inputs: Inputs, table: Bool[np.ndarray, "1 g g"]) -> tuple[BlockMap, float]:
-    """A block map and the seconds it took."""
-    start = time.perf_counter()
-    blocks = inputs.blocks(table)
-    return blocks, time.perf_counter() - start
 
 
 def alternate(work: dict[str, Attention], calls: int, rounds: int) -> dict[str, float]:
@@ -246,18 +276,24 @@ def alternate(work: dict[str, Attention], calls: int, rounds: int) -> dict[str, 
     for _ in range(rounds):
         for name, attention in work.items():
             start = time.perf_counter()
-            attention.wait([attention.start() for _ in range(calls)][-1])
+            attention.wait(attention.start())
             seconds[name].append((time.perf_counter() - start) / calls)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def layer_result(
-    layers: list[int], blocks: BlockMap, seconds: dict[str, float], index: int, map_seconds: float
+    layers: list[int],
+    blocks: BlockMap,
+    seconds: dict[str, float],
+    index: int,
+    map_seconds: float,
+    memory: float | None,
 ) -> dict[str, Any]:
     """What is reported of one kind of layer."""
     fraction = blocks.kept_blocks / blocks.causal_blocks
     own, dense, flex = (seconds.get(name) for name in (f"kernel {index}", "dense", f"flex {index}"))
     assert own is not None and dense is not None
+    bound: Bound = bound_of(fraction, dense, memory)
     return {
         "layers": layers,
         "kept_edges": blocks.kept_edges,
@@ -268,8 +304,12 @@ def layer_result(
         "seconds": own,
         "seconds_flex": flex,
         "seconds_block_map": map_seconds,
+        "seconds_bound": bound.seconds,
+        "seconds_aim": bound.aim,
+        "bound_by": bound.by,
         "ratio_dense_over_kernel": dense / own,
         "ratio_kernel_over_dense_times_fraction": own / (dense * fraction),
+        "ratio_kernel_over_bound": own / bound.seconds,
         "ratio_flex_over_kernel": flex / own if flex is not None else None,
     }
 
@@ -282,7 +322,14 @@ def show(prompt: dict[str, Any]) -> None:
         flex = "" if row["seconds_flex"] is None else f", flex {row['seconds_flex'] * 1e3:.3f} ms"
         print(
             f"  {name:13} {row['seconds'] * 1e3:9.3f} ms, {row['kept_block_fraction']:6.3f} of "
-            f"blocks kept, {row['ratio_kernel_over_dense_times_fraction']:5.2f} x dense x kept"
-            + flex
+            f"blocks kept, {row['ratio_kernel_over_bound']:5.2f} x bound "
+            f"({row['seconds_bound'] * 1e3:.3f} ms, {row['bound_by']})" + flex
         )
-    print(f"  all layers: {prompt['ratio_dense_over_kernel_all_layers']:.2f} x faster than dense")
+    ratios = {
+        "x faster than dense": prompt["ratio_dense_over_kernel_all_layers"],
+        "x faster than flex": prompt["ratio_flex_over_kernel_all_layers"],
+        "x the bound": prompt["ratio_kernel_over_bound_all_layers"],
+        "x the aim": prompt["ratio_kernel_over_aim_all_layers"],
+    }
+    said = ", ".join(f"{value:.2f} {name}" for name, value in ratios.items() if value is not None)
+    print(f"  all layers: {prompt['seconds_all_layers'] * 1e3:.3f} ms, {said}", flush=True)

@@ -29,7 +29,7 @@ from jax.sharding import SingleDeviceSharding
 
 from flowjax.kernels.pruned_attention import BlockMap, block_map, block_shape, mosaic_tpu
 from flowjax.platforms import skip_absent_tpu
-from flowjax_benchmarks.kernel import layer_kinds
+from flowjax_benchmarks.kernel_layers import layer_kinds
 from flowjax_benchmarks.record import record, say, write_result
 from flowjax_benchmarks.sweep import prompt_layout
 

@@ -66,7 +66,8 @@ def command_line(name: str, **options: object) -> list[str]:
         if value is True:
             words.append(f"--{option}")
         elif value not in (None, False):
-            words += [f"--{option}", str(value)]
+            for each in value if isinstance(value, list | tuple) else [value]:
+                words += [f"--{option}", str(each)]
     return words
 
 

@@ -39,12 +39,15 @@ def kernel(
     peer: Annotated[
         str | None, typer.Option(help="flex: measure PyTorch's FlexAttention too.")
     ] = None,
+    frames: Annotated[
+        list[int] | None, typer.Option(help="Frames of 144 tokens; again for more prompts.", min=1)
+    ] = None,
     json: Json = None,
 ) -> None:
     """Pruned attention beside dense attention, against the share of blocks that are kept."""
     from flowjax_benchmarks.kernel import run
 
-    run(shape, peer=peer, json=json)
+    run(shape, peer=peer, frames=frames or (), json=json)
 
 
 @app.command()
