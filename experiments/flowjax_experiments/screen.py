@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from flowjax.asked.asked import Asked
 from flowjax.data.sample import Sample
@@ -276,6 +277,7 @@ def _scatter(exact: pa.Table) -> Figure:
     axes.axline((0, 0), slope=1, **same)
     axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))  # small numbers have long labels
     axes.set_xlabel("predicted by the gradient (nats)")
     axes.set_ylabel("exact knockout (nats)")
     inner_legend(axes)
