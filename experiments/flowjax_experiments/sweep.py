@@ -21,10 +21,12 @@ from flowjax.models.sharding import DATA, MODEL
 from flowjax.progress import Advance
 from flowjax.report.curves import strongest_table
 from flowjax.report.figures import draw_accuracy, draw_sweep, draw_tasks
+from flowjax.report.page import flow
+from flowjax.report.page.section import Section
 from flowjax.report.reference import write_records
 from flowjax.report.table import Table
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Work
-from flowjax.runs.finished import Run
+from flowjax.runs.finished import Run, run_labels
 from flowjax.runs.selection import Selection
 from flowjax.sweeps.engine import planned
 from flowjax.sweeps.plan import footprint, plan_sweep
@@ -133,6 +135,12 @@ class Sweep(Analysis):
         title = "Window with the largest mean change of the answer's probability"
         figures = draw_sweep(run.rows) | draw_accuracy(run.rows) | draw_tasks(run.rows)
         return Report([said, *strongest_table(title, run.rows)], figures)
+
+    @classmethod
+    def sections(cls, runs: Sequence[Run]) -> list[Section]:
+        """The flow map, the curves, and two models beside each other."""
+        swept = zip(run_labels(runs), runs, strict=True)
+        return flow.sections([flow.Swept(name, run.rows) for name, run in swept])
 
 
 def fitted(window: int | None, layers: int, style: str = "center") -> int:

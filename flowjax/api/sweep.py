@@ -22,6 +22,8 @@ from flowjax.sweeps.run import measure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from flowjax.report.page.page import Page
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Swept(Rows):
@@ -35,6 +37,21 @@ class Swept(Rows):
         from flowjax.api.figure import draw_swept  # noqa: PLC0415 - matplotlib is slow to import
 
         return draw_swept(self.table)
+
+    def report(self) -> "Page":
+        """The flow map and the curves, as one HTML file.
+
+        A notebook shows it inline; `report().save("report.html")` writes it.
+
+        Raises:
+            FlowjaxError: a sample lacks some windows.
+        """
+        from flowjax.report.page import flow  # noqa: PLC0415 - matplotlib is slow to import
+        from flowjax.report.page.page import make_page  # noqa: PLC0415 - as above
+
+        models = ", ".join(self.table["model"].unique().to_pylist())
+        sections = flow.sections([flow.Swept(models, self.table)])
+        return make_page(f"Information flow in {models}", sections)
 
 
 def sweep(

@@ -15,6 +15,7 @@ from flowjax.cli.convert import convert
 from flowjax.cli.demo import demo
 from flowjax.cli.generate import generate
 from flowjax.cli.make_shapes import make_shapes
+from flowjax.cli.report import report
 from flowjax.errors import FlowjaxError
 from flowjax.platforms import skip_absent_tpu
 from flowjax.version import __version__
@@ -32,6 +33,7 @@ pathways = typer.Typer(cls=AnalysisGroup, help="Which edges an answer needs.", n
 app.command()(convert)
 app.command()(check)
 app.command()(figures)
+app.command()(report)
 app.command()(generate)
 app.command("make-shapes")(make_shapes)
 app.command()(demo)

@@ -202,10 +202,21 @@ def figures(
     ] = "png",
 ) -> None:
     """Draw a run's figures and print its summary again, from its results alone."""
-    from flowjax.runs.run import analysis_of, redraw
+    from flowjax.runs.run import redraw
 
     if form not in ("png", "reference"):
         raise FlowjaxError(f"--format {form!r}: choose png or reference")
+    redraw(analysis_named(run), run, reference=form == "reference")
+
+
+def analysis_named(run: Path) -> "type[Analysis]":
+    """The analysis that made a run.
+
+    Raises:
+        FlowjaxError: the folder is no run, or of none of our analyses.
+    """
+    from flowjax.runs.run import analysis_of
+
     # A manifest is not trusted with an import: its name is looked up among those found.
     name = analysis_of(run)
     found = find_analyses().get(name) if isinstance(name, str) else None
@@ -213,4 +224,4 @@ def figures(
         raise FlowjaxError(
             f"{run / 'manifest.json'}: analysis {name!r} is not one whose figures can be drawn"
         )
-    redraw(found.load(), run, reference=form == "reference")
+    return found.load()

@@ -94,18 +94,48 @@ def curves(table: pa.Table, column: str = "relative_change") -> Iterator[Curve]:
         yield Curve(edge_set, edge, head, found, mean, low, high)
 
 
+@dataclass(frozen=True, eq=False)
+class JudgedCurve:
+    """A curve, and p of each of its means, adjusted for all that was tested with them."""
+
+    curve: Curve
+    p: Float[np.ndarray, " layers"]
+
+    def interval(self, index: int) -> Interval:
+        """Of one window."""
+        curve = self.curve
+        numbers = (float(values[index]) for values in (curve.mean, curve.low, curve.high, self.p))
+        return Interval(curve.samples, *numbers)
+
+    @property
+    def strongest(self) -> int:
+        """The index of the window whose mean is largest in size."""
+        return int(np.argmax(np.abs(self.curve.mean)))
+
+
+def judged_curves(*tables: pa.Table) -> list[list[JudgedCurve]]:
+    """Every edge's curve in every table; all windows of all are tested together."""
+    return together([list(curves(table)) for table in tables])
+
+
+def together(every: Sequence[Sequence[Curve]]) -> list[list[JudgedCurve]]:
+    """Curves, in groups, whose windows are tested together."""
+    found = [curve.found for some in every for curve in some]
+    p = iter(adjusted_p(beside(found)) if found else ())
+    return [
+        [JudgedCurve(curve, np.array(list(islice(p, len(curve.mean))))) for curve in some]
+        for some in every
+    ]
+
+
 def strongest(*tables: pa.Table) -> list[list[Strongest]]:
     """The strongest window of every edge of every table; all windows of all are tested together."""
-    every = [list(curves(table)) for table in tables]
-    p = iter(adjusted_p(beside([curve.found for found in every for curve in found])))
-    return [[_strongest(curve, list(islice(p, len(curve.mean)))) for curve in f] for f in every]
+    return [[_strongest(at) for at in some] for some in judged_curves(*tables)]
 
 
-def _strongest(curve: Curve, p: Sequence[float]) -> Strongest:
-    at = int(np.argmax(np.abs(curve.mean)))
-    numbers = (float(values[at]) for values in (curve.mean, curve.low, curve.high, p))
-    interval = Interval(curve.samples, *numbers)
-    return Strongest(curve.edge_set, curve.label, int(curve.layer[at]), interval)
+def _strongest(at: JudgedCurve) -> Strongest:
+    curve, index = at.curve, at.strongest
+    return Strongest(curve.edge_set, curve.label, int(curve.layer[index]), at.interval(index))
 
 
 def strongest_table(title: str, table: pa.Table) -> list[Table | str]:

@@ -19,6 +19,7 @@ from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.progress import Advance
+from flowjax.report.page.section import Picture, Section
 from flowjax.report.table import Table
 from flowjax.runs.each_sample import Chosen
 from flowjax.runs.finished import Run
@@ -255,3 +256,26 @@ class Analysis:
             FlowjaxError: rows that do not belong together.
         """
         raise NotImplementedError
+
+    @classmethod
+    def sections(cls, runs: Sequence[Run]) -> list[Section]:
+        """What a page shows of finished runs of this analysis; by default what `report` gives.
+
+        Raises:
+            FlowjaxError: see `report`.
+        """
+        return [cls.section(index, run) for index, run in enumerate(runs)]
+
+    @classmethod
+    def section(cls, index: int, run: Run) -> Section:
+        """The text, tables and figures of `report`, under the analysis's name."""
+        report = cls.report(run)
+        name = cls.name()
+        models = ", ".join(run.rows["model"].unique().to_pylist())
+        said = (cls.__doc__ or "").splitlines()[0]
+        pictures = [
+            Picture.of(figure, f"{name}, figure {key}: {figure.get_suptitle()}")
+            for key, figure in report.figures.items()
+        ]
+        key = f"{name.replace(' ', '-')}-{index + 1}"
+        return Section(key, f"{name.capitalize()}: {models}", said, [*report.parts, *pictures])

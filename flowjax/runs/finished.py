@@ -1,5 +1,6 @@
 """A finished run, as its folder has it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,15 @@ def read_run(run: Path) -> Run:
         raise FlowjaxError(f"{path} is missing; {run} is not a finished run") from None
     failures = read_table(failed) if failed.exists() else FAILURES.empty_table()
     return Run(run, rows, settings, failures)
+
+
+def run_labels(runs: Sequence[Run]) -> list[str]:
+    """What each is called: its model, and its folder where several are of one model."""
+    models = [", ".join(run.rows["model"].unique().to_pylist()) for run in runs]
+    return [
+        model if models.count(model) == 1 else f"{model} ({run.path.name})"
+        for model, run in zip(models, runs, strict=True)
+    ]
 
 
 def print_failures(failures: pa.Table) -> None:

@@ -153,6 +153,20 @@ def redraw(analysis: type[Analysis], path: Path, *, reference: bool = False) -> 
     reference: write its rows as the records of the published code instead.
 
     Raises:
+        FlowjaxError: see `read_again`.
+    """
+    finished = read_again(analysis, path)
+    if not reference:
+        show(analysis, finished)
+        return
+    for written in analysis.write_reference(finished):
+        print(f"records  {written}")
+
+
+def read_again(analysis: type[Analysis], path: Path) -> Run:
+    """A finished run of an analysis, from its folder.
+
+    Raises:
         FlowjaxError: the run is not finished, or was made by a version whose rows this one does
             not read.
     """
@@ -167,11 +181,7 @@ def redraw(analysis: type[Analysis], path: Path, *, reference: bool = False) -> 
             f"`flowjax {analysis.name()}` differ in {', '.join(other)}; run it again"
         )
     _check_rows(analysis, finished)
-    if not reference:
-        show(analysis, finished)
-        return
-    for written in analysis.write_reference(finished):
-        print(f"records  {written}")
+    return finished
 
 
 def show(analysis: type[Analysis], run: Run, *, kept: bool = True) -> None:

@@ -72,3 +72,17 @@ def test_records_of_the_reference_are_written(flowjax, swept, tmp_path):
     rows = pq.read_table(swept / "results.parquet")
     assert sum(len(json.loads(path.read_text())) for path in files) == rows.num_rows
     assert_refused(flowjax("figures", swept, "--format", "csv"), "--format 'csv'")
+
+
+def test_a_report_of_runs_is_one_file(flowjax, swept, tmp_path):
+    out = tmp_path / "r.html"
+    result = flowjax("report", swept, "--out", out)
+    assert result.code == 0, result.err
+    assert result.out == f"report   {out}\n"
+    text = out.read_text()
+    assert 'id="flow"' in text and 'id="curves"' in text
+    assert text.count("://") == 1, "the name of SVG, and no address"
+    write_manifest(tmp_path, {"analysis": "os"})
+    assert_refused(flowjax("report", swept, tmp_path, "--out", out), "manifest.json", "analysis")
+    assert_refused(flowjax("report", swept, "--out", swept / "manifest.json" / "x"), "is a file")
+    assert out.read_text() == text
