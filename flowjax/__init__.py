@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flowjax.api.readings import attention, generate, logit_lens
     from flowjax.api.sweep import sweep
     from flowjax.asked.asked import Asked, ask
+    from flowjax.data.video_options import VideoOptions
     from flowjax.edges import Edge, Knockout, edge_mask
     from flowjax.errors import FlowjaxError
     from flowjax.layer_windows import windows
@@ -41,6 +42,7 @@ __all__ = [
     "Patch",
     "Pathway",
     "TokenLayout",
+    "VideoOptions",
     "__version__",
     "ask",
     "attention",
@@ -65,6 +67,7 @@ _HOMES = {
     "Patch": "flowjax.patches",
     "Pathway": "flowjax.pathway",
     "TokenLayout": "flowjax.layout",
+    "VideoOptions": "flowjax.data.video_options",
     "load": "flowjax.models.checkpoint",
     "sweep": "flowjax.api.sweep",
     "windows": "flowjax.layer_windows",

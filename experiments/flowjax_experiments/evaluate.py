@@ -42,7 +42,7 @@ class Evaluate(Analysis):
 
     frames: Annotated[
         Literal["as-is", "shuffled", "reversed", "repeated"],
-        Option("as-is, shuffled, reversed, or repeated (one frame, chosen at random)."),
+        Option("as-is, shuffled, reversed, or repeated (one frame).", flag="--order"),
     ] = AS_IS
 
     @property

@@ -14,6 +14,7 @@ from flowjax.asked.asked import ask_sample
 from flowjax.compilation import use_persistent_cache
 from flowjax.data.prompt import Question
 from flowjax.data.sample import Sample
+from flowjax.data.video_options import AS_CHECKPOINT, VideoOptions
 from flowjax.edges import Knockout
 from flowjax.errors import FlowjaxError
 from flowjax.inference.compile import compile_pathway
@@ -36,6 +37,7 @@ class Asked:
     options: none for an open question.
     pathway: "none", "paper", "strict", or a file that `flowjax.pathway.write_pathway` wrote.
     tokens: at most.
+    reading: how the video is read.
     """
 
     model: Path
@@ -45,6 +47,7 @@ class Asked:
     pathway: str = NONE
     tokens: int = 64
     sampling: Sampling = GREEDY
+    reading: VideoOptions = AS_CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def run(asked: Asked) -> Generated:
         raise FlowjaxError(f"tokens to generate: {asked.tokens}; at least 1 is needed")
     use_persistent_cache()
     question = Question(asked.question, asked.options)
-    loaded = load_model(asked.model)
+    loaded = load_model(asked.model).reading(asked.reading)
     stop = end_tokens(loaded.path, loaded.tokenizer)
     pathway = read_choice(asked.pathway, loaded, is_open=not asked.options)
     _say("" if pathway is None else f"pathway {pathway.name}, {pathway.form} form")

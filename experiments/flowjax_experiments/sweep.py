@@ -103,7 +103,8 @@ class Sweep(Analysis):
     def preview(self, model: Path, questions: Selection) -> bool:
         """With `--plan`, what a sweep costs, without reading the model's parameters."""
         if self.plan:
-            print_plan(self, load_model(model, parameters=False), questions.read()[0])
+            loaded = load_model(model, parameters=False).reading(questions.reading)
+            print_plan(self, loaded, questions.read()[0])
         return self.plan
 
     def load(self, model: Path) -> LoadedModel:

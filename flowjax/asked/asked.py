@@ -1,5 +1,6 @@
 """A question about a video as a model reads it: frames, prompt, token groups, and its answer."""
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -15,6 +16,7 @@ from flowjax.data.frame_order import AS_IS, frame_order
 from flowjax.data.prompt import Question, VideoShape
 from flowjax.data.sample import Sample
 from flowjax.data.video import read_frames
+from flowjax.data.video_options import VideoOptions
 from flowjax.errors import FlowjaxError
 from flowjax.files import printable
 from flowjax.layout import EncodedPrompt, TokenLayout, encode_prompt
@@ -171,6 +173,9 @@ def ask(
     start: float | None = None,
     end: float | None = None,
     order: str = AS_IS,
+    frames: int | None = None,
+    fps: int | float | None = None,
+    max_pixels: int | None = None,
 ) -> Asked:
     """Put a question about a video to a model; nothing runs on it yet.
 
@@ -183,12 +188,17 @@ def ask(
         start, end: seconds; the part of the video to show. None: all of it.
         order: of the frames: "as-is", "shuffled", "reversed", or "repeated" (one frame in every
             place).
+        frames: how many, evenly spaced; None for as many as the checkpoint says.
+        fps: how many a second instead, so that longer videos have more.
+        max_pixels: that frames are resized to at most, for families that read frames of any size;
+            see `VideoOptions`.
 
     Returns:
         The question as the model reads it. Its `probabilities` run the model once.
 
     Raises:
-        FlowjaxError: an unreadable video, or a question that the model cannot be asked.
+        FlowjaxError: an unreadable video, a question that the model cannot be asked, or frames or
+            pixels that its family does not allow.
 
     Examples:
         >>> asked = fj.ask(model, clip, "Which way?", ["Left.", "Right."], answer="B")
@@ -199,6 +209,7 @@ def ask(
     """
     path = Path(video)
     asked = Question(question, tuple(options), answer)
+    model = model.reading(VideoOptions(frames, fps, max_pixels))
     return ask_sample(model, Sample(printable(path.name), "", path, asked, start, end), order=order)
 
 
@@ -208,16 +219,13 @@ def ask_sample(model: LoadedModel, sample: Sample, *, order: str = AS_IS) -> Ask
         raise FlowjaxError(sample.problem)
     answer = sample.question.answer
     true_id = None if answer is None else _letter_id(model, answer)
-    clip = read_frames(
-        sample.video, model.config.frames, start=sample.start, end=sample.end, by=sample.by
-    )
+    clip = read_frames(sample.video, model.frames, start=sample.start, end=sample.end, by=sample.by)
     frames = clip.frames[frame_order(order, len(clip.frames), sample.sample_id)]
     pixel_values = model.preprocess(frames)
     timestamps = tuple(map(float, clip.timestamps))
     shape = VideoShape(pixel_values.shape, timestamps, clip.duration)
-    prompt = encode_prompt(
-        model.family.prompt(model.config, sample.question, shape), model.tokenizer
-    )
+    config = dataclasses.replace(model.config, frames=len(frames))
+    prompt = encode_prompt(model.family.prompt(config, sample.question, shape), model.tokenizer)
     return Asked(model, sample, prompt, frames, timestamps, pixel_values, true_id, clip.repeated)
 
 

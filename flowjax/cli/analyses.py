@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args,
 import typer
 from typer.core import TyperGroup
 
-from flowjax.cli.options import Model, Overwrite
+from flowjax.cli.options import Fps, Frames, MaxPixels, Model, Overwrite
 from flowjax.errors import FlowjaxError
 
 if TYPE_CHECKING:
@@ -118,8 +118,13 @@ def choosing(
         list[str] | None, typer.Option(help="An option; give one per option, in order.")
     ] = None,
     answer: Annotated[str | None, typer.Option(help="Letter of the true option.")] = None,
+    num_frames: Frames = None,
+    fps: Fps = None,
+    max_pixels: MaxPixels = None,
 ) -> dict[str, Any]:
-    """The options that choose questions, as fields of `Selection`."""
+    """The options that choose questions and how videos are read, as fields of `Selection`."""
+    from flowjax.data.video_options import VideoOptions
+
     return {
         "data": data,
         "tasks": tuple(task or ()),
@@ -132,6 +137,7 @@ def choosing(
         "question": question,
         "options": tuple(option or ()),
         "answer": answer,
+        "reading": VideoOptions(num_frames, fps, max_pixels),
     }
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flowjax.cli.options import Model
+from flowjax.cli.options import Fps, Frames, MaxPixels, Model
 
 
 def check(
@@ -28,12 +28,16 @@ def check(
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the comparison, for an issue.")
     ] = None,
+    num_frames: Frames = None,
+    fps: Fps = None,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Compare a converted model with its checkpoint in transformers, stage by stage.
 
     Prompt ids, pixel values, vision features, every layer, logits, 16 greedy tokens and three
     knockouts. The exit code is 1 if more differs than rounding explains. Needs flowjax[check].
     """
+    from flowjax.data.video_options import VideoOptions
     from flowjax_convert.check import command
 
     raise typer.Exit(
@@ -46,5 +50,6 @@ def check(
             options=tuple(option or ()),
             dtype=dtype,
             device=device,
+            reading=VideoOptions(num_frames, fps, max_pixels),
         )
     )

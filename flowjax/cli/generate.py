@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flowjax.cli.options import Model
+from flowjax.cli.options import Fps, Frames, MaxPixels, Model
 
 
 def generate(
@@ -31,8 +31,12 @@ def generate(
         float, typer.Option(help="Sample among the tokens that together have this probability.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
+    num_frames: Frames = None,
+    fps: Fps = None,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Answer a question about a video, with all edges or on a pathway that is compiled."""
+    from flowjax.data.video_options import VideoOptions
     from flowjax.inference.decode import Sampling
     from flowjax_experiments.generate import Asked, run
 
@@ -45,5 +49,6 @@ def generate(
             pathway=pathway,
             tokens=max_new_tokens,
             sampling=Sampling(temperature, top_p, seed),
+            reading=VideoOptions(num_frames, fps, max_pixels),
         )
     )

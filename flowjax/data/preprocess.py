@@ -3,6 +3,7 @@
 Pillow resizes, on uint8, so results are those of the reference to the last bit before rescaling.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -302,6 +303,20 @@ class PatchPreprocessor:
     def seen(self, frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
         """The part of the frames that a model reads: all of them."""
         return frames
+
+    def at_most(self, pixels: int) -> "PatchPreprocessor":
+        """The same with another bound on the pixels of the whole video.
+
+        Raises:
+            FlowjaxError: it is less than a frame has at least.
+        """
+        block = (self.patch * self.merge) ** 2
+        if pixels < self.min_tokens * block:
+            raise FlowjaxError(
+                f"max-pixels {pixels}: give at least {self.min_tokens * block}, to which this "
+                "model's processor resizes a frame"
+            )
+        return dataclasses.replace(self, max_tokens=pixels // block)
 
     def __call__(
         self, frames: UInt8[np.ndarray, "frames height width 3"]

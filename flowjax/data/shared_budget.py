@@ -54,6 +54,14 @@ class SharedBudgetPreprocessor:
         """The part of the frames that a model reads: all of them."""
         return frames
 
+    def at_most(self, pixels: int) -> "SharedBudgetPreprocessor":
+        """The same with another bound on the pixels of all frames together.
+
+        Raises:
+            FlowjaxError: it is below what one frame has at least.
+        """
+        return SharedBudgetPreprocessor(self.patches.at_most(pixels))
+
     def __call__(
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> Float32[np.ndarray, "frames rows columns block values"]:

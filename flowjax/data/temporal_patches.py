@@ -4,6 +4,7 @@
 up to rounding.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +53,20 @@ class TemporalPatchPreprocessor:
     def seen(self, frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
         """The part of the frames that a model reads: all of them."""
         return frames
+
+    def at_most(self, pixels: int) -> "TemporalPatchPreprocessor":
+        """The same with another bound on pixels, as `size.longest_edge` of the configuration.
+
+        Raises:
+            FlowjaxError: it is below the other bound.
+        """
+        if pixels < self.least:
+            of = "all frames together" if self.whole_video else "a frame"
+            raise FlowjaxError(
+                f"max-pixels {pixels}: give at least {self.least}, to which this model's processor "
+                f"resizes {of}"
+            )
+        return dataclasses.replace(self, most=pixels)
 
     def __call__(
         self, frames: UInt8[np.ndarray, "frames height width 3"]

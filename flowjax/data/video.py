@@ -4,6 +4,7 @@ import io
 import math
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
 from flowjax.data.container import Container, inspect
+from flowjax.data.frame_rate import middles
 from flowjax.data.sample import Clock
 from flowjax.errors import FlowjaxError
 
@@ -21,6 +23,10 @@ _NO_STALE_FRAMES: Any = 1e-9
 _PATIENCE, _PER_PACKET = 120.0, 0.1  # seconds
 _SAME_TIME = 1e-6  # seconds
 _DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, AssertionError)
+
+
+Choose = Callable[[int, float], Int64[np.ndarray, " frames"]]
+"""Of a number of frames and of how many there are a second: which to take, from 0, in order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,25 +65,24 @@ def frame_indices(first: int, last: int, count: int) -> Int64[np.ndarray, " coun
         raise FlowjaxError(f"{count} frames asked for; at least 1 is needed")
     if not 0 <= first <= last:
         raise FlowjaxError(f"frames {first} to {last} are no range of frames")
-    gap = (last - first) / count
-    return (first + gap / 2 + np.round(gap * np.arange(count))).astype(np.int64)
+    return middles(first, last, count)
 
 
 def read_frames(
     path: str | os.PathLike[str],
-    num_frames: int,
+    num_frames: int | Choose,
     *,
     start: int | float | None = None,
     end: int | float | None = None,
     by: Clock = "display",
 ) -> VideoClip:
-    """Decode `num_frames` frames, evenly spaced as `frame_indices` gives them.
+    """Decode `num_frames` frames, evenly spaced as `frame_indices` gives them, or chosen ones.
 
     A clip with fewer frames than asked for repeats some, in order: `VideoClip.repeated` tells.
 
     Args:
         path: an MP4, MOV, Matroska, WebM or AVI file; of several video streams the default one.
-        num_frames: how many frames.
+        num_frames: how many frames; or what chooses among those of the part asked for.
         start, end: seconds; the part of the video to take frames from, clipped to the video.
         by: how seconds become frames; see `Clock`.
 
@@ -86,12 +91,15 @@ def read_frames(
             `start`, `start` after the last frame, or a frame that cannot be decoded.
     """
     path = Path(path)
-    if num_frames < 1:
+    if not callable(num_frames) and num_frames < 1:
         raise FlowjaxError(f"{num_frames} frames asked for; at least 1 is needed")
     _check_part(start, end)
     container = inspect(path)
     first, last = _part(path, container, start, end, by)
-    indices = frame_indices(first, last, num_frames)
+    if callable(num_frames):
+        indices = first + num_frames(last - first + 1, container.fps)
+    else:
+        indices = frame_indices(first, last, num_frames)
     wanted, back = np.unique(indices, return_inverse=True)
     frames = _decode_in_time(path, container, wanted)
     duration = float(container.timestamps[-1]) + 1 / container.fps

@@ -48,7 +48,7 @@ def pictures_of(loaded: LoadedModel, sample: Sample, count: int, layers: Sequenc
         FlowjaxError: see `read_frames`.
     """
     clip = read_frames(
-        sample.video, loaded.config.frames, start=sample.start, end=sample.end, by=sample.by
+        sample.video, loaded.frames, start=sample.start, end=sample.end, by=sample.by
     )
     chosen = np.arange(count) * len(clip.frames) // count
     frames = loaded.preprocess.seen(clip.frames[chosen])

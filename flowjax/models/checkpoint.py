@@ -19,16 +19,19 @@ from typing import Any, get_origin, get_type_hints
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 from jax.sharding import Mesh
 from tokenizers import Tokenizer
 
+from flowjax.data.video import Choose
+from flowjax.data.video_options import AS_CHECKPOINT, VideoOptions
 from flowjax.errors import FlowjaxError
 from flowjax.files import read_json, read_text, utf8_name
 from flowjax.models.array_files import check_array_files
 from flowjax.models.chat import ChatTemplate, chat_prompt, read_chat_template
-from flowjax.models.registry import Family, Preprocess, families
+from flowjax.models.registry import BoundedPreprocess, Family, Preprocess, families
 from flowjax.models.sharding import one_device, parameter_sharding
 from flowjax.models.video_llm import VideoLLM, VideoLLMConfig, abstract_model, parameter_shapes
 from flowjax.platforms import check_backend
@@ -84,6 +87,7 @@ class LoadedModel:
 
     preprocess: frames uint8 [t, h, w, 3] to pixel values.
     name, note: as in `Manifest`.
+    video: how videos are read where it is not as the checkpoint says.
     """
 
     model: VideoLLM
@@ -94,6 +98,48 @@ class LoadedModel:
     name: str
     note: str
     path: Path
+    video: VideoOptions = AS_CHECKPOINT
+
+    def reading(self, video: VideoOptions) -> "LoadedModel":
+        """The same model, whose videos are read as these options say; the rest stays.
+
+        Raises:
+            FlowjaxError: names the option that this family does not allow, and what it allows.
+        """
+        preprocess, config = self.preprocess, self.config
+        least, most = self.family.frames
+        count = video.num_frames
+        if count is not None:
+            if count < least or (most is not None and count > most):
+                allowed = f"at least {least}" if most is None else f"{least} to {most}"
+                raise FlowjaxError(f"frames {count}: family {config.family} reads {allowed}")
+            config = dataclasses.replace(config, frames=count)
+        if video.max_pixels is not None:
+            if not isinstance(preprocess, BoundedPreprocess):
+                raise FlowjaxError(
+                    f"max-pixels {video.max_pixels}: family {config.family} resizes every frame to "
+                    "the size that its checkpoint says, whatever it was; leave it out"
+                )
+            preprocess = preprocess.at_most(video.max_pixels)
+        return dataclasses.replace(
+            self, config=config, preprocess=preprocess, video=video.over(self.video)
+        )
+
+    @property
+    def frames(self) -> int | Choose:
+        """How many frames of a video are read, or what chooses them at a rate."""
+        rate, (least, most), rule = self.video.fps, self.family.frames, self.family.by_rate
+        if rate is None:
+            return self.config.frames
+
+        def choose(total: int, fps: float) -> np.ndarray:
+            count = rule.count(total, fps, rate)
+            indices = rule.indices(total, count if most is None else min(count, most))
+            # What a video has too few of is shown more than once.
+            missing = max(0, least - len(indices))
+            return np.concatenate([indices, np.full(missing, indices[-1])])
+
+        return choose
 
     def __repr__(self) -> str:
         """Family, sizes, parameters, dtype and devices."""

@@ -78,7 +78,7 @@ class PoolingProjectorConfig:
         self, positions: Int[np.ndarray, " n"], frames: int, pixels: tuple[int, ...]
     ) -> Int[np.ndarray, "frames rows columns"]:
         """See `ProjectorConfig.places`."""
-        return positions.reshape(self.pooling)
+        return positions.reshape(frames, *self.pooling[1:])
 
     def build(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "PoolingProjector":
         """Make the projector with random parameters."""
@@ -86,9 +86,9 @@ class PoolingProjectorConfig:
 
 
 class PoolingProjector(nnx.Module):
-    """Two linear layers on every patch, then adaptive average pooling over time and space.
+    """Two linear layers on every patch, then adaptive average pooling of every frame.
 
-    PLLaVA (Xu et al. 2024, arXiv 2404.16994).
+    PLLaVA (Xu et al. 2024, arXiv 2404.16994), whose models pool to as many frames as they read.
     """
 
     def __init__(self, config: PoolingProjectorConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
@@ -106,8 +106,8 @@ class PoolingProjector(nnx.Module):
     ) -> Float[Array, "video_tokens outputs"]:
         """Video embeddings in the order frame, row, column."""
         projected = self.project(features)
-        grid = projected.reshape(*self.config.grid, -1)
-        for axis, bins in enumerate(self.config.pooling):
+        grid = projected.reshape(len(features), *self.config.grid[1:], -1)
+        for axis, bins in enumerate(self.config.pooling[1:], 1):
             pool = jnp.asarray(pooling_matrix(grid.shape[axis], bins), grid.dtype)
             pooled = jnp.tensordot(pool, grid, axes=(1, axis), precision=PRECISION)
             grid = jnp.moveaxis(pooled, 0, axis)

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 import flowjax.models.families
+from flowjax.data.frame_rate import ByRate
 from flowjax.data.prompt import Prompt, Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.models.video_llm import VideoLLMConfig
@@ -29,6 +30,22 @@ class Preprocess(Protocol):
         ...
 
 
+@runtime_checkable
+class BoundedPreprocess(Preprocess, Protocol):
+    """What resizes frames to no more pixels than a bound, which can be another."""
+
+    def at_most(self, pixels: int) -> Preprocess:
+        """The same with this bound.
+
+        Raises:
+            FlowjaxError: a bound that is too low.
+        """
+        ...
+
+
+BY_RATE = ByRate()
+
+
 @dataclass(frozen=True)
 class Family:
     """What one family of checkpoints needs beyond the shared modules.
@@ -41,6 +58,8 @@ class Family:
         released code alone says how frames become pixel values; None if there must be one.
     vision_attention: implementations of the vision tower's attention that compute different
         things in the released code, by the names in `config.json`; none where all agree.
+    frames: how many frames its models read at least and at most; no bound above where None.
+    by_rate: which frames a rate takes.
     pathways: names of the paper's pathways that were found on its models
         (see `flowjax.pathway.PRESETS`).
     """
@@ -52,6 +71,8 @@ class Family:
     prompt: Callable[[VideoLLMConfig, Question, VideoShape], Prompt]
     preprocessor: Mapping[str, Any] | None = None
     vision_attention: tuple[str, ...] = ()
+    frames: tuple[int, int | None] = (1, None)
+    by_rate: ByRate = BY_RATE
     pathways: tuple[str, ...] = ()
 
 

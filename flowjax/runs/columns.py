@@ -18,6 +18,8 @@ OF_SAMPLE: tuple[Column, ...] = (
     ("task", pa.string(), "its task"),
     ("video", ONCE, "path of its video, as it was given"),
     ("prompt", ONCE, "what the model reads, with a placeholder for the video"),
+    ("num_frames", pa.int32(), "frames of the video that the model was shown"),
+    ("video_tokens", pa.int32(), "positions of the video in the prompt"),
 )
 OF_ANSWER: tuple[Column, ...] = (
     ("base_answer", pa.string(), "most probable next token of the model as it is"),
@@ -54,6 +56,8 @@ def shared_columns(asked: Asked, base_id: int | None) -> dict[str, Any]:
         "task": asked.sample.task,
         "video": printable(asked.sample.video),
         "prompt": asked.prompt.text,
+        "num_frames": len(asked.frames),
+        "video_tokens": len(asked.prompt.video_position),
         "model": asked.model.name,
         "model_note": asked.note,
         "version": __version__,

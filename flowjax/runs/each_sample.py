@@ -130,7 +130,7 @@ def each_sample(
                     LOG.warning(
                         "%s has too few frames for %d; some are repeated",
                         prepared.sample.video,
-                        loaded.config.frames,
+                        len(prepared.frames),
                     )
                 parts: list[int | float] = []
 

@@ -33,6 +33,9 @@ EARLIER = {
 }
 """What analyses were called in the manifests of flowjax before 0.2."""
 
+LATER = ("num_frames", "video_tokens")
+"""Columns that rows of earlier versions lack and that nothing here is drawn from."""
+
 
 def run(
     analysis: Analysis,
@@ -60,7 +63,7 @@ def run(
         raise FlowjaxError("missing --out: give the folder of the run")
     use_persistent_cache()
     samples = analysis.samples(questions)
-    loaded = analysis.load(model)
+    loaded = analysis.load(model).reading(questions.reading)
     finished = analyse(
         analysis,
         loaded,
@@ -173,8 +176,11 @@ def read_again(analysis: type[Analysis], path: Path) -> Run:
     finished = read_run(path)
     rows, schema = finished.rows.schema, analysis.SCHEMA
     names = dict.fromkeys([*rows.names, *schema.names])
+    lacking = [n for n in LATER if n not in rows.names]
     other = [n for n in names if n not in rows.names or n not in schema.names]
-    other += [n for n in names if n not in other and rows.field(n).type != schema.field(n).type]
+    other = [n for n in other if n not in lacking]
+    known = [n for n in names if n not in other and n not in lacking]
+    other += [n for n in known if rows.field(n).type != schema.field(n).type]
     if other:
         raise FlowjaxError(
             f"{path / 'results.parquet'} was made by another version of flowjax, whose rows of "

@@ -8,6 +8,7 @@ import numpy as np
 
 from flowjax.data.prompt import Question
 from flowjax.data.sample import Sample
+from flowjax.data.video_options import AS_CHECKPOINT, VideoOptions
 from flowjax.errors import FlowjaxError
 from flowjax.files import printable
 
@@ -28,6 +29,7 @@ class Selection:
     strict: a sample that cannot be read ends the run, also one whose entry is not well formed.
     video, question, options, answer: one question.
     is_open: whether one question needs neither options nor an answer.
+    reading: how their videos are read.
     """
 
     data: Path | None = None
@@ -42,6 +44,7 @@ class Selection:
     options: tuple[str, ...] = ()
     answer: str | None = None
     is_open: bool = False
+    reading: VideoOptions = AS_CHECKPOINT
 
     def __post_init__(self) -> None:
         """Check that exactly one of the two forms is given, whole.

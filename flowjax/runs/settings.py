@@ -11,12 +11,13 @@ from flowjax.version import __version__
 
 
 def model_settings(loaded: LoadedModel) -> dict[str, Any]:
-    """The model, its parameters' digest and the version that reads them."""
+    """The model, its parameters' digest, the version, and how videos are read if chosen."""
     return {
         "model": loaded.name,
         "checkpoint": checkpoint_digest(loaded.path),
         "dtype": str(loaded.model.dtype),
         "version": __version__,
+        **loaded.video.settings,
     }
 
 

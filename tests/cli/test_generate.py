@@ -6,11 +6,14 @@ import shutil
 import pytest
 from tokenizers import Tokenizer
 
+from flowjax.asked.asked import ask
 from flowjax.errors import FlowjaxError
-from flowjax.inference.decode import Sampling
+from flowjax.inference.compile import compile_pathway
+from flowjax.inference.decode import Sampling, programs
 from flowjax.inference.end_tokens import end_tokens
+from flowjax.models.checkpoint import load_model
 from flowjax.pathway import default_pathway, write_pathway
-from flowjax_experiments.generate import Asked, printable, run, stream_text
+from flowjax_experiments.generate import Asked, cuts, printable, read_choice, run, stream_text
 from flowjax_experiments.shapes.tokenizer import train_tokenizer
 
 
@@ -62,6 +65,33 @@ def test_a_pathway_from_a_file(question, tmp_path, capsys):
     write_pathway(path, pathway.scaled(4))
     with pytest.raises(FlowjaxError, match="is for 4 layers; the model has 8"):
         run(dataclasses.replace(question, pathway=str(path)))
+
+
+@pytest.mark.parametrize("choice", ["none", "paper", "strict"])
+def test_a_token_after_the_first_reads_the_cache(model, clip, choice):
+    """A step computes one row: as many times less as the prompt has rows that it does."""
+    loaded = load_model(model)
+    asked = ask(loaded, clip, "What moves?", frames=16)
+    pathway = read_choice(choice, loaded, is_open=True)
+    decoder = loaded.model.decoder
+    compiled = compile_pathway(asked.layout, cuts(pathway, asked.layout), decoder.config, room=5)
+    ready = programs(decoder, asked.embedded, compiled, Sampling())
+    once, step = (program.cost_analysis()["flops"] for program in (ready.prefill, ready.decode))
+    assert asked.layout.length > 80 and step < once / 10
+
+
+def test_frames_of_a_generation(flowjax, model, clip):
+    few, many = (
+        flowjax("generate", model, clip, "What moves?", "--max-new-tokens", 2, *options)
+        for options in (("--frames", 2), ("--fps", 6))
+    )
+    assert few.code == many.code == 0, few.err + many.err
+    counts = [int(re.search(r"compiling for (\d+)", run.err)[1]) for run in (few, many)]
+    assert counts[1] - counts[0] == 4 * (12 - 2)  # two seconds at six a second, four tokens each
+    both = flowjax("generate", model, clip, "What moves?", "--frames", 2, "--fps", 6)
+    assert both.code == 2 and "frames 2 and fps 6: give a number of frames or a rate" in both.err
+    fixed = flowjax("generate", model, clip, "What moves?", "--max-pixels", 1000)
+    assert fixed.code == 2 and "family pllava resizes every frame" in fixed.err
 
 
 def test_the_same_seed_gives_the_same_text(question):

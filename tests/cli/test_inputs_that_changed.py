@@ -31,6 +31,20 @@ def benchmark(clip, tmp_path, monkeypatch):
     return folder
 
 
+def test_frames_are_recorded_and_not_mixed(flowjax, model, benchmark, tmp_path):
+    command = ["evaluate", model, "--data", benchmark, "--limit", 1, "--out", tmp_path / "run"]
+    first = flowjax(*command, "--fps", 2.5)
+    assert first.code == 0, first.err
+    rows = pq.read_table(tmp_path / "run" / "results.parquet").to_pylist()
+    assert [(row["num_frames"], row["video_tokens"]) for row in rows] == [(5, 20)]
+    settings = json.loads((tmp_path / "run" / "manifest.json").read_text())["settings"]
+    assert settings["fps"] == 2.5 and not {"num_frames", "max_pixels"} & settings.keys()
+    assert flowjax(*command, "--fps", 2.5).code == 0
+    other = flowjax(*command, "--frames", 5)
+    assert other.code == 2
+    assert "fps is 2.5 there and null here; num_frames is null there and 5 here" in other.err
+
+
 def test_videos_supplied_later_are_read_and_finished_samples_stay(
     flowjax, model, clip, benchmark, tmp_path, caplog
 ):

@@ -54,7 +54,7 @@ def answers(flowjax, video, directions, tmp_path_factory):
     found = {}
     for order in ("as-is", "reversed", "repeated"):
         out = tmp_path_factory.mktemp("pair") / order
-        result = flowjax("evaluate", video, "--data", directions, "--frames", order, "--out", out)
+        result = flowjax("evaluate", video, "--data", directions, "--order", order, "--out", out)
         assert result.code == 0, result.err
         rows = pq.read_table(out / "results.parquet").to_pylist()
         letter = {row["sample_id"]: row["answer"] for row in rows}

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowjax.data.video_options import AS_CHECKPOINT, VideoOptions
 from flowjax.edges import Knockout
 from flowjax.errors import FlowjaxError
 from flowjax.files import check_writable, read_json
@@ -91,6 +92,7 @@ def read_sides(
     question: str | None = None,
     options: tuple[str, ...] = (),
     dtype: str = "float32",
+    reading: VideoOptions = AS_CHECKPOINT,
 ) -> Sides:
     """Read everything but weights; see `check` for arguments and errors."""
     if dtype not in BOUNDS:
@@ -103,7 +105,7 @@ def read_sides(
         )
     directory = resolve(src, None, manifest.overrides.get("revision")).directory
     peer = peer_of(read_json(directory / CONFIG), str(directory / CONFIG))
-    loaded = load_model(model, parameters=False)
+    loaded = load_model(model, parameters=False).reading(reading)
     prompt = read_question(loaded, video, question, options)
     # Of several dtypes, transformers would cast all to one.
     narrow = len(set(manifest.dtype.values())) == 1 and dtype == "float32"
@@ -136,7 +138,9 @@ def record(sides: Sides, folder: Path, device: str = "cpu") -> "Recorded":
         sides.knockouts,
         sides.directory,
         folder,
-        projector.pooling if isinstance(projector, PoolingProjectorConfig) else None,
+        (len(sides.prompt.frames), *projector.pooling[1:])
+        if isinstance(projector, PoolingProjectorConfig)
+        else None,
     )
 
 
@@ -150,7 +154,7 @@ def stages_of(sides: Sides, recorded: "Recorded") -> list[Stage]:
         sides.prompt,
         sides.knockouts,
         sides.peer,
-        their_pixels(sides.directory, sides.prompt, sides.peer),
+        their_pixels(sides.directory, sides.prompt, sides.peer, sides.loaded.video.max_pixels),
     )
 
 
@@ -163,6 +167,7 @@ def check(
     options: tuple[str, ...] = (),
     dtype: str = "float32",
     device: str = "cpu",
+    reading: VideoOptions = AS_CHECKPOINT,
 ) -> CheckReport:
     """Ask a converted model and its checkpoint in `transformers` the same, and compare.
 
@@ -176,13 +181,22 @@ def check(
         options: of a multiple-choice question.
         dtype: of the computation, float32 or bfloat16.
         device: of PyTorch, such as cpu or cuda.
+        reading: how the video is read.
 
     Raises:
         FlowjaxError: PyTorch or `transformers` is missing, `transformers` has no class for the
             checkpoint, or either side cannot be read or asked.
     """
     versions = {"flowjax": __version__, **library_versions()}
-    sides = read_sides(model, src, video=video, question=question, options=options, dtype=dtype)
+    sides = read_sides(
+        model,
+        src,
+        video=video,
+        question=question,
+        options=options,
+        dtype=dtype,
+        reading=reading,
+    )
     with tempfile.TemporaryDirectory(prefix="flowjax-check-") as scratch:
         recorded = record(sides, Path(scratch), device)
         gc.collect()

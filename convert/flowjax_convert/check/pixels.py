@@ -12,13 +12,16 @@ from flowjax_convert.check.peer import CheckedPrompt, Peer
 from flowjax_convert.check.recorded import TheirPixels
 
 
-def their_pixels(directory: Path, prompt: CheckedPrompt, peer: Peer) -> TheirPixels:
+def their_pixels(
+    directory: Path, prompt: CheckedPrompt, peer: Peer, max_pixels: int | None = None
+) -> TheirPixels:
     """The checkpoint's own video processor, or else the library's for single frames.
 
     Args:
         directory: the checkpoint.
         prompt: whose frames to read.
         peer: how the model is asked.
+        max_pixels: in place of the configuration's bound; None for that.
     """
     height, width = prompt.frames.shape[1:3]
     reason = ""
@@ -30,7 +33,11 @@ def their_pixels(directory: Path, prompt: CheckedPrompt, peer: Peer) -> TheirPix
                 directory, local_files_only=True
             )
             video = torch.from_numpy(prompt.frames).permute(0, 3, 1, 2)
-            out = processor(videos=[video], do_sample_frames=False, return_tensors="pt")
+            size = dict(processor.size)
+            if max_pixels is not None:
+                size["longest_edge"] = max_pixels
+            size = {name: side for name, side in size.items() if side is not None}
+            out = processor(videos=[video], do_sample_frames=False, size=size, return_tensors="pt")
             name = "pixel_values_videos"
             return TheirPixels(out[name].float().numpy(), type(processor).__name__, False)
         except (ImportError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:

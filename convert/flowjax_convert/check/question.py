@@ -1,5 +1,6 @@
 """The question that both sides are asked, and the knockouts under which they are."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -49,21 +50,25 @@ def read_question(
         options: of a multiple-choice question; none where it is open.
 
     Raises:
-        FlowjaxError: options without a question, or a video or question that cannot be read.
+        FlowjaxError: options without a question, a rate without a video, or a video or question
+            that cannot be read.
     """
     if question is None and options:
         raise FlowjaxError("--option needs --question")
+    if loaded.video.fps is not None and video is None:
+        raise FlowjaxError("--fps needs --video; the clip made without one has --frames")
     frames, timestamps, asked = made_clip(loaded.config.frames)
     duration = None
     if video is not None:
-        clip = read_frames(video, loaded.config.frames)
+        clip = read_frames(video, loaded.frames)
         frames, timestamps = clip.frames, tuple(map(float, clip.timestamps))
         duration = clip.duration
     if question is not None:
         asked = Question(question, options)
     pixel_values = loaded.preprocess(frames)
     shape = VideoShape(pixel_values.shape, timestamps, duration)
-    text = loaded.family.prompt(loaded.config, asked, shape)
+    config = dataclasses.replace(loaded.config, frames=len(frames))
+    text = loaded.family.prompt(config, asked, shape)
     encoded = encode_prompt(text, loaded.tokenizer)
     name = "a clip made for it" if video is None else video.name
     return CheckedPrompt(frames, timestamps, pixel_values, text, encoded, name)

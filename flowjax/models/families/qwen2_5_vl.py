@@ -7,6 +7,7 @@ video token, Qwen2.5 decoder whose rotary embedding reads time, row and column.
 from collections.abc import Mapping
 from typing import Any
 
+from flowjax.data.frame_rate import ByRate
 from flowjax.data.prompt import Prompt, Question, RopeGrid, VideoShape
 from flowjax.data.temporal_patches import QWEN2_5_VL
 from flowjax.errors import FlowjaxError
@@ -128,4 +129,5 @@ FAMILY = Family(
     read_config=read_config,
     read_preprocessor=QWEN2_5_VL.read,
     prompt=prompt,
+    by_rate=ByRate("starts", least=4, most=768, multiple=2),
 )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from math import isqrt
 from typing import Any
 
+from flowjax.data.frame_rate import ByRate
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, RopeGrid, VideoShape
 from flowjax.data.temporal_patches import QWEN3_VL
 from flowjax.errors import FlowjaxError
@@ -130,4 +131,6 @@ FAMILY = Family(
     read_config=read_config,
     read_preprocessor=QWEN3_VL.read,
     prompt=prompt,
+    frames=(2, None),
+    by_rate=ByRate("ends", least=4, most=768),
 )

@@ -7,6 +7,7 @@ SigLIP vision tower with its last norm, pixel shuffle and one linear layer, Llam
 from collections.abc import Mapping
 from typing import Any
 
+from flowjax.data.frame_rate import ByRate
 from flowjax.data.preprocess import StretchPreprocessor
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
@@ -154,4 +155,6 @@ FAMILY = Family(
     read_config=read_config,
     read_preprocessor=StretchPreprocessor.from_config,
     prompt=prompt,
+    frames=(1, 999),
+    by_rate=ByRate(most=64),
 )

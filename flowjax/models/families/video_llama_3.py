@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from flowjax.data.frame_rate import ByRate
 from flowjax.data.prompt import Prompt, Question, VideoShape
 from flowjax.data.shared_budget import SharedBudgetPreprocessor
 from flowjax.hf_config import HFConfig, Unread
@@ -61,5 +62,6 @@ FAMILY = Family(
     read_config=read_config,
     read_preprocessor=SharedBudgetPreprocessor.from_config,
     prompt=prompt,
+    by_rate=ByRate("starts", least=4, most=180),
     pathways=("videollama3-7b",),
 )

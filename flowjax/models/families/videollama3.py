@@ -11,6 +11,7 @@ do not see each other; `eager`, as published analyses used it, adds the mask of 
 from collections.abc import Mapping
 from typing import Any
 
+from flowjax.data.frame_rate import ByRate
 from flowjax.data.preprocess import PatchPreprocessor
 from flowjax.data.prompt import Prompt, PromptBuilder, Question, VideoShape
 from flowjax.errors import FlowjaxError
@@ -157,6 +158,7 @@ FAMILY = Family(
     read_config=read_config,
     read_preprocessor=PatchPreprocessor.from_config,
     prompt=prompt,
+    by_rate=ByRate(most=180),
     pathways=("videollama3-7b",),
     vision_attention=tuple(VISION_ATTENTION),
 )
