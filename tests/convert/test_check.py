@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from transformers import LlavaOnevisionForConditionalGeneration
 
+from flowjax.data.video_options import VideoOptions
 from flowjax.errors import FlowjaxError
-from flowjax_convert.check.command import read_sides, record, run, stages_of
+from flowjax_convert.check.command import check, read_sides, record, run, stages_of
 from flowjax_convert.check.recorded import Recorded
 from flowjax_convert.check.stage import Stage
 from flowjax_convert.run import convert
@@ -291,3 +292,17 @@ def test_checkpoints_that_transformers_has_no_class_for(fields, words, pair_case
 def test_options_need_a_question(pair_case):
     with pytest.raises(FlowjaxError, match="--option needs --question"):
         read_sides(pair_case.model, str(PAIR), options=("a", "b"))
+
+
+def test_more_frames_of_fewer_pixels(qwen2_5_case):
+    reading = VideoOptions(num_frames=12, max_pixels=2048)
+    report = check(qwen2_5_case.model, str(qwen2_5_case.checkpoint), reading=reading)
+    assert report.first_beyond is None, report.verdict
+    assert report.prompt["frames"][0] == 12
+    # The clip of 224 x 224 pixels at most 40 x 40: six temporal patches of 5 x 5 blocks.
+    assert report.prompt["video_positions"] == 6 * 25
+
+
+def test_a_rate_needs_a_video(pair_case):
+    with pytest.raises(FlowjaxError, match="--fps needs --video"):
+        check(pair_case.model, str(pair_case.checkpoint), reading=VideoOptions(fps=2.0))

@@ -111,6 +111,7 @@ def rows_of(right):
         for cut, letters in cuts.items():
             for index, letter in enumerate(letters):
                 row = dict.fromkeys(Compare.SCHEMA.names, "")
+                row |= dict.fromkeys(("num_frames", "video_tokens"), 8)
                 row |= dict.fromkeys(("base_id", "new_id"), 7)
                 row |= {"sample_id": str(index), "side": side, "cut": cut, "centre": -1, "width": 3}
                 row |= {"correct": True, "new_correct": letter == "y", "model": f"model {side}"}

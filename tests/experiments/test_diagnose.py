@@ -69,6 +69,7 @@ def rows_of(*answers):
     rows = []
     for index, (base, true, windows, cut, still) in enumerate(answers):
         row = dict.fromkeys(Diagnose.SCHEMA.names, "")
+        row |= dict.fromkeys(("num_frames", "video_tokens"), 8)
         row |= dict.fromkeys(("base_id", "cut_id"), 7) | {"window_ids": [7]}
         row |= {"sample_id": str(index), "base_answer": base, "true_answer": true, "width": 3}
         row |= {"window_answers": list(windows), "cut_answer": cut, "still_answer": still}

@@ -120,6 +120,7 @@ def test_shares_by_hand():
     for (sample, layer), hits in spatial.items():
         for position in range(4):
             row = dict.fromkeys(Lens.SCHEMA.names, "x")
+            row |= dict.fromkeys(("num_frames", "video_tokens"), 8)
             row |= dict.fromkeys(("base_id", "new_id"), 7)
             row |= {"sample_id": sample, "layer": layer, "position": position, "correct": True}
             row |= dict.fromkeys(("frame", "row", "column"), 0)

@@ -120,6 +120,7 @@ def table_of(rng, samples=6, seeds=3) -> pa.Table:
     for sample in range(samples):
         for kind, seed in [("full", -1), ("pathway", -1), *(("random", s) for s in range(seeds))]:
             row = dict.fromkeys(Evaluate.SCHEMA.names, "x")
+            row |= dict.fromkeys(("num_frames", "video_tokens"), 8)
             row |= dict.fromkeys(("base_id", "new_id"), 7)
             row |= {"sample_id": f"s{sample}", "kind": kind, "seed": seed, "options": 4}
             row |= {"form": "" if kind == "full" else "paper", "correct": True}

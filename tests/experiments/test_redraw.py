@@ -6,7 +6,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from flowjax.runs.run import EARLIER
+from flowjax.runs.run import EARLIER, LATER
 from tests.experiments.checks import assert_refused
 
 
@@ -36,12 +36,17 @@ def test_an_unfinished_run_is_refused(flowjax, tmp_path):
 
 
 def earlier(run, out, name):
-    """The run as flowjax wrote it when manifests named experiments, and none for a sweep."""
+    """The run as flowjax wrote it when manifests named experiments, and none for a sweep.
+
+    Its rows lack the columns that have come since.
+    """
     shutil.copytree(run, out)
     manifest = json.loads((out / "manifest.json").read_text())
     del manifest["settings"]["analysis"]
     manifest["settings"] |= {} if name is None else {"experiment": name}
     (out / "manifest.json").write_text(json.dumps(manifest))
+    rows = pq.read_table(run / "results.parquet").drop_columns(list(LATER))
+    pq.write_table(rows, out / "results.parquet")
 
 
 def test_an_earlier_sweep_is_read(flowjax, swept, tmp_path):

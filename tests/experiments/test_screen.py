@@ -123,6 +123,7 @@ def test_means_and_agreement_by_hand():
     for sample, scale in (("s0", 1.0), ("s1", 3.0)):
         for layer, value in enumerate([0.3, -0.2, 0.1]):
             row = dict.fromkeys(Exact.SCHEMA.names, "")
+            row |= dict.fromkeys(("num_frames", "video_tokens"), 8)
             row |= dict.fromkeys(("base_id", "new_id"), 7)
             row |= {"sample_id": sample, "edge": "a->b", "layer": layer, "head": 0}
             row |= {"chosen": "top", "predicted": value, "exact": scale * value**3}

@@ -28,6 +28,7 @@ def sweep_table(
                     for layer in range(layers):
                         percent = change(edge, sample, layer)
                         row = dict.fromkeys(SCHEMA.names, "")
+                        row |= dict.fromkeys(("num_frames", "video_tokens"), 8)
                         row |= dict.fromkeys(("base_id", "new_id"), 7)
                         row |= {"correct": True, "new_correct": percent > -25}
                         row |= {"base_probability": 0.5}

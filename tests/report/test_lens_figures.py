@@ -33,6 +33,7 @@ NOTE = "a note with $math$, 漢 and [markup]"
 
 def rows(schema: pa.Schema, values: list[dict]) -> pa.Table:
     blank = dict.fromkeys(schema.names, "x") | {"correct": True, "base_id": 7, "model_note": NOTE}
+    blank |= dict.fromkeys(("num_frames", "video_tokens"), 8)
     return pa.Table.from_pylist([blank | row for row in values], schema)
 
 
