@@ -16,6 +16,7 @@ from flowjax.asked.asked import Asked, ask_sample
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.layer_windows import windows
+from flowjax.layout import TokenLayout
 from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.models.sharding import DATA, MODEL
 from flowjax.progress import Advance
@@ -29,8 +30,8 @@ from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Wo
 from flowjax.runs.finished import Run, run_labels
 from flowjax.runs.selection import Selection
 from flowjax.sweeps.engine import planned
-from flowjax.sweeps.plan import footprint, plan_sweep
-from flowjax.sweeps.protocol import Protocol, fitting_width, protocol
+from flowjax.sweeps.plan import Flops, Plan, footprint, plan_sweep
+from flowjax.sweeps.protocol import Cell, Protocol, fitting_width, protocol
 from flowjax.sweeps.rows import SCHEMA
 from flowjax.sweeps.run import measure
 
@@ -118,7 +119,11 @@ class Sweep(Analysis):
 
         def one(asked: Asked, advance: Advance) -> Measured:
             answer, rows = measure(asked, swept, engine=engine, advance=advance)
-            return Measured(answer, rows)
+
+            def flops() -> Flops:
+                return make_plan(swept, loaded, asked.layout, self.budget)[1].flops
+
+            return Measured(answer, rows, flops)
 
         return Work(one, {"window": swept.width})
 
@@ -158,25 +163,33 @@ def fitted(window: int | None, layers: int, style: str = "center") -> int:
     return width
 
 
+def make_plan(
+    chosen: Protocol, loaded: LoadedModel, layout: TokenLayout, budget: int | None
+) -> tuple[tuple[Cell, ...], Plan]:
+    """The knockouts of a prompt and their plan; `loaded` needs no parameters.
+
+    Raises:
+        FlowjaxError: see `Protocol.cells` and `plan_sweep`.
+    """
+    decoder = loaded.config.decoder
+    layout = chosen.layout(layout)
+    cells = chosen.cells(layout, decoder.layers, decoder.heads)
+    feet = [footprint(layout, cell.knockout) for cell in cells]
+    value_bytes = loaded.model.dtype.itemsize
+    return cells, plan_sweep(layout.length, feet, decoder, value_bytes=value_bytes, budget=budget)
+
+
 def print_plan(sweep: Sweep, loaded: LoadedModel, sample: Sample) -> None:
     """Print what a sweep costs; `loaded` needs no parameters.
 
     Raises:
         FlowjaxError: a bad input.
     """
-    decoder = loaded.config.decoder
-    chosen = sweep.protocol(decoder.layers)
-    layout = chosen.layout(ask_sample(loaded, sample).layout)
-    cells = chosen.cells(layout, decoder.layers, decoder.heads)
-    plan = plan_sweep(
-        layout.length,
-        [footprint(layout, cell.knockout) for cell in cells],
-        decoder,
-        value_bytes=loaded.model.dtype.itemsize,
-        budget=sweep.budget,
-    )
+    layout = ask_sample(loaded, sample).layout
+    layers = loaded.config.decoder.layers
+    cells, plan = make_plan(sweep.protocol(layers), loaded, layout, sweep.budget)
     flops = plan.flops
-    print(f"{len(cells)} knockouts of {layout.length} positions in {decoder.layers} layers")
+    print(f"{len(cells)} knockouts of {layout.length} positions in {layers} layers")
     for name, value, of in (
         ("naive", flops.naive, "a full forward each"),
         ("planned", flops.planned, f"{flops.naive / flops.planned:.1f} times less"),

@@ -24,6 +24,7 @@ from flowjax.report.table import Table
 from flowjax.runs.each_sample import Chosen
 from flowjax.runs.finished import Run
 from flowjax.runs.selection import Selection
+from flowjax.sweeps.plan import Flops
 
 Rows = list[dict[str, Any]] | dict[str, Any] | pa.Table
 """Rows as mappings, columns of equal length by name, or the whole table."""
@@ -102,10 +103,12 @@ class Measured(NamedTuple):
     answer: the model's most probable next token; None where it does not choose among samples.
     rows: makes the rows, if the sample counts; the columns that all analyses share are added where
         a row does not have them.
+    flops: what a sweep's plan says they cost, where one is made.
     """
 
     answer: int | None
     rows: Callable[[], Rows]
+    flops: Callable[[], Flops] | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from flowjax.runs.analysis import Analysis
 from flowjax.runs.columns import make_table, shared_columns
 from flowjax.runs.each_sample import Chosen, each_sample, is_chosen
 from flowjax.runs.finished import Run, print_failures, read_run, read_settings
+from flowjax.runs.made import Session
 from flowjax.runs.selection import Selection
 from flowjax.runs.store import Overwrite
 from flowjax.runs.tables import write_table
@@ -104,6 +105,7 @@ def analyse(
     Raises:
         FlowjaxError: see `Analysis.start` and `each_sample`.
     """
+    session = Session()
     counted = analysis.CHOSEN if chosen is None else chosen
     work = analysis.start(loaded, samples, counted)
 
@@ -113,8 +115,11 @@ def analyse(
             return None
         shared = shared_columns(asked, measured.answer)
         if measured.answer is not None and not is_chosen(counted, shared["correct"]):
+            session.add(None)
             return None
-        return make_table(measured.rows(), shared, analysis.SCHEMA)
+        rows = make_table(measured.rows(), shared, analysis.SCHEMA)
+        session.add(None if measured.flops is None else measured.flops())
+        return rows
 
     settings = {"analysis": analysis.name(), **analysis.settings(), **work.settings}
     results = each_sample(
@@ -133,6 +138,8 @@ def analyse(
     finished = Run(folder, results.rows, results.settings, results.failures)
     _check_rows(type(analysis), finished)
     analysis.finish(finished, loaded, samples)
+    if out is not None:
+        session.keep(out)
     return finished
 
 

@@ -3,10 +3,12 @@
 import json
 import shutil
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from flowjax.runs.run import EARLIER, LATER
+from flowjax.runs.store import FAILURES
 from tests.experiments.checks import assert_refused
 
 
@@ -91,3 +93,18 @@ def test_a_report_of_runs_is_one_file(flowjax, swept, tmp_path):
     assert_refused(flowjax("report", swept, tmp_path, "--out", out), "manifest.json", "analysis")
     assert_refused(flowjax("report", swept, "--out", swept / "manifest.json" / "x"), "is a file")
     assert out.read_text() == text
+
+
+def test_a_report_says_how_runs_were_made(flowjax, swept, tmp_path):
+    shutil.copytree(swept, tmp_path / "run")
+    error = "cannot be read: <b>"
+    rows = [{"sample_id": "s", "task": "t", "video": "v.mp4", "error": error}]
+    pq.write_table(pa.Table.from_pylist(rows, FAILURES), tmp_path / "run" / "failures.parquet")
+    assert flowjax("report", tmp_path / "run", "--out", tmp_path / "r.html").code == 0
+    text = (tmp_path / "r.html").read_text()
+    made = text[text.index('id="made"') :]
+    for words in ("flowjax sweep ", "planned, ", "times less", "jax 0", "cores", "1 could not be"):
+        assert words in made
+    assert "cannot be read: &lt;b&gt;" in made
+    (tmp_path / "run" / "made.json").write_text('[{"flops": [], "hardware": 3}]')
+    assert flowjax("report", tmp_path / "run", "--out", tmp_path / "r.html").code == 0
