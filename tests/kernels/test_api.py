@@ -9,6 +9,7 @@ import pytest
 
 from flowjax.errors import FlowjaxError
 from flowjax.kernels.pruned_attention import (
+    assembler,
     block_shape,
     mosaic_gpu,
     mosaic_tpu,
@@ -57,6 +58,7 @@ def test_the_default_takes_the_platforms_kernel(platform, monkeypatch):
     kernel = {"gpu": mosaic_gpu, "tpu": mosaic_tpu}[platform]
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     monkeypatch.setattr(jax, "devices", lambda: [type("H100", (), {"compute_capability": "9.0"})()])
+    monkeypatch.setattr(assembler, "find", lambda: None)
     monkeypatch.setattr(kernel, "attention", xla.attention)
     monkeypatch.setattr(xla, "attention", None)
     call(GIVEN, GIVEN.blocks(*block_shape(64)), dtype="bfloat16")

@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from flowjax.errors import FlowjaxError
-from flowjax.kernels.pruned_attention import mosaic_gpu, mosaic_tpu, xla
+from flowjax.kernels.pruned_attention import assembler, mosaic_gpu, mosaic_tpu, xla
 from flowjax.kernels.pruned_attention.blocks import BlockMap
 
 Implementation = Literal["xla", "mosaic_tpu", "mosaic_gpu"]
@@ -47,7 +47,7 @@ def refusal(
     capability = getattr(jax.devices()[0], "compute_capability", "unknown")
     if capability != "9.0":
         return f"it needs compute capability 9.0 (H100, H200); this GPU has {capability}"
-    return mosaic_gpu.refusal(query, key, blocks)
+    return assembler.refusal() or mosaic_gpu.refusal(query, key, blocks)
 
 
 def pruned_attention(

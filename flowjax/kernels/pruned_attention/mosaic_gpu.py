@@ -334,7 +334,15 @@ class _Kernel:
 
         pl.when(warpgroup == 1)(take_turn)
         state = jax.lax.fori_loop(first, masked, functools.partial(visit, partial=False), state)
-        state = jax.lax.fori_loop(masked, end, functools.partial(visit, partial=True), state)
+        # Under a condition: ptxas would else let it read registers that the first loop sets.
+        state = jax.lax.cond(
+            masked < end,
+            lambda state: jax.lax.fori_loop(
+                masked, end, functools.partial(visit, partial=True), state
+            ),
+            lambda state: state,
+            state,
+        )
         pl.when(warpgroup == 0)(take_turn)
         _, total, summed = state
         return summed / _across(jnp.where(total == 0.0, 1.0, total), summed.shape)
