@@ -1,5 +1,6 @@
 """Attention maps: what chosen tokens read of the frames, with and without a knockout."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from flowjax.edges import Knockout, parse_edges
 from flowjax.errors import FlowjaxError
 from flowjax.lens.drawn import drawn_layers, keep_drawn
 from flowjax.lens.grid import frame_grids
-from flowjax.lens.pictures import Pictures, read_pictures
+from flowjax.lens.pictures import Pictures, frames_of, read_pictures
 from flowjax.lens.read import AttentionReading, read_attention
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.padding import bucket_rows, pad_prompt, padded_mask
@@ -30,6 +31,7 @@ from flowjax.report.arrays import by_sample, grouped
 from flowjax.report.canvas import arrow, caption, count_of, drawable, headline, legend, sheet
 from flowjax.report.marks import LAYER as LAYER_LABEL
 from flowjax.report.marks import Line, draw_heat, draw_lines, draw_picture
+from flowjax.report.page.sample import OnSample
 from flowjax.report.sign_flips import adjusted
 from flowjax.report.statistics import Interval, mean_interval, paired_interval
 from flowjax.report.table import JUDGED, LAYER, Table, judged, mean, tested_note
@@ -37,7 +39,9 @@ from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Ro
 from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run
 from flowjax.sweeps.protocol import TOKEN, parse_heads
+from flowjax_experiments import on_sample
 from flowjax_experiments.lens import Drawn, Layers
+from flowjax_experiments.on_sample import attention_seen, of_sample
 
 MEAN, MOST = -1, -2
 """The `head` of rows that are means over heads, and of those that are the largest of any head."""
@@ -181,6 +185,18 @@ class Attention(Analysis):
                 figures[f"frames-{index:02d}-{name}"] = figure
         note = "" if found[0].cut is None else tested_note(f"all {len(found)} layers")
         return Report([about(run.rows), Table(title, [], titles, rows, note)], figures)
+
+    @staticmethod
+    def on_sample(run: Run, sample_id: str) -> OnSample | None:
+        """The attention to every place of its frames."""
+        rows = of_sample(run.rows, sample_id)
+        if rows is None:
+            return None
+        heads = sorted(set(rows["head"].to_pylist()), key=lambda head: (head >= 0, -head))
+        called = {MEAN: "mean over heads", MOST: "largest of any head"}
+        shown = {head: called.get(head, f"head {head}") for head in heads[: 2 + MOST_HEADS]}
+        seen, frames = attention_seen(rows, shown), frames_of(run.path, sample_id)
+        return dataclasses.replace(on_sample.about(rows), attention=seen, frames=frames)
 
 
 def parse_layers(text: str, layers: int) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Logit lens: the words that video positions read as, layer by layer (section 4 of the paper)."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from flowjax.asked.asked import Asked
 from flowjax.data.sample import Sample
 from flowjax.lens.drawn import drawn_layers, keep_drawn
 from flowjax.lens.grid import frame_grids
-from flowjax.lens.pictures import Pictures, read_pictures
+from flowjax.lens.pictures import Pictures, frames_of, read_pictures
 from flowjax.lens.project import Through
 from flowjax.lens.read import read_lens
 from flowjax.lens.words import KINDS, Words, matching_ids, read_words, words_for
@@ -31,6 +32,7 @@ from flowjax.report.arrays import by_sample, grouped
 from flowjax.report.canvas import caption, count_of, drawable, headline, legend, sheet
 from flowjax.report.marks import COLOURS, Line, draw_lines, draw_picture
 from flowjax.report.marks import LAYER as LAYER_LABEL
+from flowjax.report.page.sample import OnSample
 from flowjax.report.sign_flips import adjusted_p, with_p
 from flowjax.report.statistics import Interval, mean_interval, paired_interval
 from flowjax.report.table import JUDGED, LAYER, Table, judged, tested_note
@@ -38,6 +40,7 @@ from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Ro
 from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run
 from flowjax.token_text import token_texts
+from flowjax_experiments.on_sample import about, of_sample, words_read
 from flowjax_experiments.probability import check_top_k
 
 Layers = Annotated[
@@ -160,6 +163,15 @@ class Lens(Analysis):
                 name = f"overlay-{index:02d}-layer-{layer:02d}"
                 figures[name] = draw_overlay(run.rows, pictures, layer)
         return Report(tables, figures)
+
+    @staticmethod
+    def on_sample(run: Run, sample_id: str) -> OnSample | None:
+        """The words at every place of its frames."""
+        rows = of_sample(run.rows, sample_id)
+        if rows is None:
+            return None
+        words, frames = words_read(rows), frames_of(run.path, sample_id)
+        return dataclasses.replace(about(rows), words=words, frames=frames)
 
 
 def word_ids(loaded: LoadedModel, tasks: Iterable[str], own: Words | None) -> dict[str, WordIds]:

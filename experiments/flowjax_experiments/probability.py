@@ -1,5 +1,6 @@
 """Generation probability: from which layer on the true option leads (section 4 of the paper)."""
 
+import dataclasses
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from flowjax.progress import Advance
 from flowjax.report.arrays import by_sample, grouped
 from flowjax.report.canvas import caption, count_of, drawable, headline, legend, sheet
 from flowjax.report.marks import LAYER, Line, draw_lines
+from flowjax.report.page.sample import OnSample
 from flowjax.report.sign_flips import adjusted_p, with_p
 from flowjax.report.statistics import Interval, mean_interval, paired_interval
 from flowjax.report.table import JUDGED, Table, judged, tested_note
@@ -28,6 +30,7 @@ from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Ro
 from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run
 from flowjax.token_text import token_texts
+from flowjax_experiments.on_sample import about, of_sample, options_read
 
 FORMS = {True: "final norm at every layer", False: "final norm at the last layer only"}
 
@@ -118,6 +121,12 @@ class Probability(Analysis):
             tested_note(f"all {len(normed)} layers in both forms of reading"),
         )
         return Report([table, said], draw_probability(run.rows))
+
+    @staticmethod
+    def on_sample(run: Run, sample_id: str) -> OnSample | None:
+        """The probability of its options after every layer."""
+        rows = of_sample(run.rows, sample_id)
+        return rows and dataclasses.replace(about(rows), options=options_read(rows))
 
 
 def check_top_k(k: int, loaded: LoadedModel) -> None:

@@ -1,5 +1,6 @@
 """Information flow: knockout sweeps over the paper's edge sets (section 4 of the paper)."""
 
+import dataclasses
 import functools
 import re
 import sys
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import jax
 import numpy as np
+import pyarrow.compute as pc
 from jax.sharding import Mesh
 
 from flowjax.asked.asked import Asked, ask_sample
@@ -23,6 +25,7 @@ from flowjax.progress import Advance
 from flowjax.report.curves import strongest_table
 from flowjax.report.figures import draw_accuracy, draw_sweep, draw_tasks
 from flowjax.report.page import flow
+from flowjax.report.page.sample import OnSample
 from flowjax.report.page.section import Section
 from flowjax.report.reference import write_records
 from flowjax.report.table import Table
@@ -34,6 +37,7 @@ from flowjax.sweeps.plan import Flops, Plan, footprint, plan_sweep
 from flowjax.sweeps.protocol import Cell, Protocol, fitting_width, protocol
 from flowjax.sweeps.rows import SCHEMA
 from flowjax.sweeps.run import measure
+from flowjax_experiments.on_sample import about, of_sample, tokens_cut
 
 Edges = Annotated[
     tuple[str, ...],
@@ -144,9 +148,21 @@ class Sweep(Analysis):
 
     @classmethod
     def sections(cls, runs: Sequence[Run]) -> list[Section]:
-        """The flow map, the curves, and two models beside each other."""
-        swept = zip(run_labels(runs), runs, strict=True)
-        return flow.sections([flow.Swept(name, run.rows) for name, run in swept])
+        """The flow map, the curves, and two models beside each other.
+
+        Single tokens, of which every sample has others, are shown on a sample alone.
+        """
+        groups = [run.rows.filter(~pc.match_substring(pc.field("edge"), "[")) for run in runs]
+        swept = zip(run_labels(runs), groups, strict=True)
+        shown = [flow.Swept(name, rows) for name, rows in swept if rows.num_rows]
+        return flow.sections(shown) if shown else []
+
+    @staticmethod
+    def on_sample(run: Run, sample_id: str) -> OnSample | None:
+        """What cutting its single tokens changes, where they were cut."""
+        rows = of_sample(run.rows, sample_id)
+        cut = [] if rows is None else tokens_cut(rows)
+        return dataclasses.replace(about(rows), tokens=cut) if rows is not None and cut else None
 
 
 def fitted(window: int | None, layers: int, style: str = "center") -> int:

@@ -102,3 +102,13 @@ def read_pictures(run: Path) -> list[Pictures]:
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise FlowjaxError(f"{path} cannot be read: {error}") from None
     return found
+
+
+def frames_of(run: Path, sample_id: str) -> UInt8[np.ndarray, "frames height width 3"] | None:
+    """The frames of one sample that a run's folder keeps; None if it keeps none of it.
+
+    Raises:
+        FlowjaxError: a file that is damaged.
+    """
+    found = (kept.frames for kept in read_pictures(run) if kept.sample_id == sample_id)
+    return next(found, None)

@@ -19,6 +19,7 @@ from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.progress import Advance
+from flowjax.report.page.sample import OnSample
 from flowjax.report.page.section import Picture, Section
 from flowjax.report.table import Table
 from flowjax.runs.each_sample import Chosen
@@ -268,6 +269,16 @@ class Analysis:
             FlowjaxError: see `report`.
         """
         return [cls.section(index, run) for index, run in enumerate(runs)]
+
+    @staticmethod
+    def on_sample(run: Run, sample_id: str) -> OnSample | None:
+        """What a page shows of one sample of a run; by default nothing.
+
+        Raises:
+            FlowjaxError: a file of the run that is damaged.
+        """
+        del run, sample_id
+        return None
 
     @classmethod
     def section(cls, index: int, run: Run) -> Section:

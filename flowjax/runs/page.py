@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from flowjax.errors import FlowjaxError
+from flowjax.lens.pictures import read_pictures
+from flowjax.report.page import sample
 from flowjax.report.page.page import Page, make_page
 from flowjax.report.page.section import LAST, Part, Section
 from flowjax.report.table import Table
@@ -23,6 +25,9 @@ ELSEWHERE = ("analysis", "model", "checkpoint", "dtype", "version", "samples", "
 
 SHORT = 300
 """Characters of a setting or an error that are shown."""
+
+MOST_SAMPLES = 8
+"""Samples that are shown."""
 
 MOST_FAILURES = 50
 """Samples that are named."""
@@ -52,12 +57,30 @@ def page_of_runs(found: dict[type[Analysis], list[Run]]) -> Page:
         FlowjaxError: see `Analysis.sections`.
     """
     sections = [section for analysis, own in found.items() for section in analysis.sections(own)]
+    shown = sample_section(found)
+    if shown is not None:
+        sections.append(shown)
     sections.append(made_section(found))
     runs = [run for own in found.values() for run in own]
     models = dict.fromkeys(m for run in runs for m in run.rows["model"].unique().to_pylist())
     notes = dict.fromkeys(n for run in runs for n in run.rows["model_note"].unique().to_pylist())
     title = f"Information flow in {', '.join(models)}"
     return make_page(title, sections, [note for note in notes if note])
+
+
+def sample_section(found: dict[type[Analysis], list[Run]]) -> Section | None:
+    """The samples whose frames a run keeps, or else the first that a run shows something of.
+
+    None where no run shows anything of a sample.
+    """
+    runs = [(analysis, run) for analysis, own in found.items() for run in own]
+    kept = [pictures.sample_id for _, run in runs for pictures in read_pictures(run.path)]
+    names = list(dict.fromkeys(kept))
+    if not names:
+        firsts = (run.rows["sample_id"][0].as_py() for _, run in runs)
+        names = [name for name in firsts if any(a.on_sample(r, name) for a, r in runs)][:1]
+    shown = [a.on_sample(run, name) for name in names[:MOST_SAMPLES] for a, run in runs]
+    return sample.section(one for one in shown if one is not None)
 
 
 def made_section(found: dict[type[Analysis], list[Run]]) -> Section:

@@ -1,9 +1,12 @@
 """What is checked of every run of an analysis."""
 
+import base64
 import json
+import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -78,3 +81,19 @@ def assert_refused(result, *words: str) -> None:
     assert len(lines) == 1, result.err
     for word in words:
         assert word in lines[0], lines[0]
+
+
+def sample_on_page(flowjax, tmp_path, *runs):
+    """What the page of some runs holds of its first sample."""
+    out = tmp_path / "report.html"
+    result = flowjax("report", *runs, "--out", out)
+    assert result.code == 0, result.err
+    data = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', out.read_text())
+    (found,) = [of for of in map(json.loads, data) if "samples" in of]
+    return found["samples"][0]
+
+
+def array_of(packed):
+    """An array as a page holds it."""
+    kind = {1: np.uint8, 2: np.uint16, 4: np.uint32}[packed["bytes"]]
+    return np.frombuffer(base64.b64decode(packed["data"]), kind).reshape(packed["shape"])

@@ -5,7 +5,14 @@ import pytest
 
 from flowjax.errors import FlowjaxError
 from flowjax_experiments.attention import Attention, parse_layers
-from tests.experiments.checks import assert_redrawn, assert_refused, line_of, rows_of
+from tests.experiments.checks import (
+    array_of,
+    assert_redrawn,
+    assert_refused,
+    line_of,
+    rows_of,
+    sample_on_page,
+)
 
 LAYERS, HEADS = 8, 4
 
@@ -141,3 +148,26 @@ def test_one_token_and_the_largest_of_any_head(flowjax, answering, benchmark, tm
     assert max(differ) > 1e-4
     refused = flowjax(*asked, "--out", tmp_path / "run", "--target", "option_B[99]")
     assert_refused(refused, "option_B[99]")
+
+
+def test_attention_on_a_page(flowjax, ran, tmp_path):
+    out, _ = ran
+    one = sample_on_page(flowjax, tmp_path, out)
+    assert [seen["label"] for seen in one["attention"]] == [
+        "option B, mean over heads", "option B, mean over heads", "option B, head 3",
+        "option B, head 3",
+    ]  # fmt: skip
+    assert [seen["cut"] for seen in one["attention"][:2]] == [
+        "", "video \N{RIGHTWARDS ARROW} option B in layers 3-5",
+    ]  # fmt: skip
+    found = by_place(out)
+    for seen, (knockout, head) in zip(
+        one["attention"], [(False, -1), (True, -1), (False, 3), (True, 3)], strict=True
+    ):
+        root = array_of(seen["root"])
+        assert root.shape == (LAYERS, 8, 2, 2)
+        for layer, most in enumerate(seen["most"]):
+            rows = [found[one["label"], knockout, head, layer, frame] for frame in range(8)]
+            weights = np.array([row["weights"] for row in rows]).reshape(8, 2, 2)
+            np.testing.assert_allclose((root[layer] / 255) ** 2 * most, weights, atol=most / 255)
+            np.testing.assert_allclose(seen["frames"][layer], weights.sum((1, 2)), atol=1e-4)

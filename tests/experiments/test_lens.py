@@ -7,10 +7,12 @@ import pytest
 from flowjax.lens.words import KINDS
 from flowjax_experiments.lens import Lens, word_shares
 from tests.experiments.checks import (
+    array_of,
     assert_redrawn,
     assert_refused,
     line_of,
     rows_of,
+    sample_on_page,
     settings_of,
 )
 
@@ -139,3 +141,19 @@ def test_shares_by_hand():
     assert late.change.p == 2 / 2**6
     assert late.change.is_effect
     assert by_place["temporal", 2].share.mean == 0
+
+
+def test_words_on_a_page(flowjax, ran, tmp_path):
+    out, _ = ran
+    one = sample_on_page(flowjax, tmp_path, out)
+    assert one["label"] == "colour/0" and "(A)" in one["prompt"]
+    assert len(one["frames"]) == 8 and one["frames"][0].startswith("data:image/jpeg;base64,")
+    top, probability = (array_of(one["words"][name]) for name in ("top", "probability"))
+    assert top.shape == probability.shape == (LAYERS, 8, 2, 2, 3)
+    for row in rows_of(out):
+        if row["sample_id"] == "colour/0":
+            at = row["layer"], row["frame"], row["row"], row["column"]
+            assert [one["words"]["texts"][i] for i in top[at]] == row["tokens"][:3]
+            np.testing.assert_allclose(
+                probability[at] / 255, row["probabilities"][:3], atol=1 / 255
+            )

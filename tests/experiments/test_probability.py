@@ -12,6 +12,7 @@ from tests.experiments.checks import (
     assert_refused,
     line_of,
     rows_of,
+    sample_on_page,
     settings_of,
 )
 
@@ -95,3 +96,16 @@ def test_the_true_option_leads_from_the_first_layer_of_the_last_unbroken_run():
         layers = [layer(i + 1, *pair) for i, pair in enumerate(ends)]
         assert emerges_at(layers) == expected
     assert emerges_at([layer(1, 0.2, 0.2, n=1)]) is None  # too few to test
+
+
+def test_options_on_a_page(flowjax, ran, tmp_path):
+    out, _ = ran
+    one = sample_on_page(flowjax, tmp_path, out)
+    assert not one["frames"] and one["words"] is None
+    assert one["options"]["letters"] == list("ABCD")
+    wanted = [
+        row["probabilities"]
+        for row in rows_of(out)
+        if row["sample_id"] == one["label"] and row["normed"]
+    ]
+    np.testing.assert_allclose(one["options"]["probability"], wanted, atol=1e-4)

@@ -9,6 +9,7 @@ from flowjax.errors import FlowjaxError
 from flowjax.report.page import flow
 from flowjax.report.page.lanes import lanes
 from flowjax.report.page.page import make_page
+from flowjax.report.page.sample import OnSample, TokensCut, section
 from flowjax.report.page.section import Folded, Section, Widget
 from flowjax.report.table import Table
 from flowjax.sweeps.rows import SCHEMA
@@ -124,3 +125,18 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(FlowjaxError, match="cannot be"):
         page.save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "file"]
+
+
+def test_runs_of_a_model_show_one_sample_together():
+    def part(**more):
+        return OnSample("m", "s", "t", "What?", "A", "B", **more)
+
+    frames = np.zeros((2, 4, 4, 3), np.uint8)
+    cut = TokensCut("stem > last", ["a", "b"], [1, 3], np.array([[1.0, -2.0], [0.5, 0.0]]))
+    other = OnSample("n", "s", "t", "What?", "B", "B")
+    found = section([part(frames=frames), part(tokens=[cut]), other])
+    first, second = found.parts[0].data["samples"]
+    assert (first["label"], second["label"]) == ("s (m)", "s (n)")
+    assert len(first["frames"]) == 2 and first["tokens"][0]["change"] == [[1, -2], [0.5, 0]]
+    assert second["frames"] == [] and second["options"] is None
+    assert section([]) is None

@@ -41,13 +41,17 @@ function panel(data, set, own) {
   }));
   const redraw = whenResized(chart, (width) => chart.replaceChildren(
     heat ? heatMap(lines, width) : lineChart(lines, width, { unit: "%", label: "change of probability (%)" })));
-  const legend = heat ? [] : [make("ul", { class: "legend" }, lines.map((line) => make("li", {},
-    draw("svg", { width: 34, height: 10, "aria-hidden": "true" }, draw("line", { x1: 0, x2: 34, y1: 5, y2: 5,
-      stroke: LINE_COLOURS[line.style], "stroke-width": 2.5, "stroke-dasharray": DASHES[line.style] })),
-    line.label)))];
+  const legend = heat ? [] : [lineLegend(lines)];
   const title = set.about ? `${set.about} (${set.name})` : set.name;
   queueMicrotask(redraw);
   return make("div", {}, make("h3", { dir: "auto" }, title), chart, ...legend);
+}
+
+function lineLegend(lines) {
+  return make("ul", { class: "legend" }, lines.map((line) => make("li", {},
+    draw("svg", { width: 34, height: 10, "aria-hidden": "true" }, draw("line", { x1: 0, x2: 34, y1: 5, y2: 5,
+      stroke: LINE_COLOURS[line.style], "stroke-width": 2.5, "stroke-dasharray": DASHES[line.style] })),
+    line.label)));
 }
 
 function ticks(low, high, count) {
