@@ -15,6 +15,7 @@ from flowjax.models.video_llm import DeepstackVideo
 from flowjax.precision import PRECISION
 
 NORM_EPS = 1e-6
+"""Of Qwen's models."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,14 @@ class MergerConfig:
     inputs: width of a patch's features.
     block: patches of one block.
     norm: of every patch's features, before they are joined.
+    norm_eps: of that norm.
     """
 
     inputs: int
     outputs: int
     block: int
     norm: Literal["rms", "layer"]
+    norm_eps: float = NORM_EPS
 
     def places(
         self, positions: Int[np.ndarray, " n"], frames: int, pixels: tuple[int, ...]
@@ -57,12 +60,12 @@ class PatchMerger(nnx.Module):
 
         if config.norm == "rms":
             self.norm = nnx.RMSNorm(
-                norm_width, epsilon=NORM_EPS, dtype=dtype, param_dtype=dtype, rngs=rngs
+                norm_width, epsilon=config.norm_eps, dtype=dtype, param_dtype=dtype, rngs=rngs
             )
         else:
             self.norm = nnx.LayerNorm(
                 norm_width,
-                epsilon=NORM_EPS,
+                epsilon=config.norm_eps,
                 dtype=dtype,
                 param_dtype=dtype,
                 use_fast_variance=False,

@@ -1,4 +1,4 @@
-"""What the configurations and prompts of Qwen2-VL, Qwen2.5-VL and Qwen3-VL have in common."""
+"""What the configurations and prompts of Qwen's VL models, and of those like them, share."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -226,8 +226,11 @@ def block_grid(shape: VideoShape, block: int, patch_values: int) -> tuple[int, i
     return frames, rows, columns
 
 
-def video_prompt(question: Question, grid: RopeGrid) -> Prompt:
-    """The chat template of Qwen2-VL and Qwen2.5-VL; one cell per temporal patch of the video."""
+def video_prompt(question: Question, grid: RopeGrid, *, multimodal: bool = True) -> Prompt:
+    """The chat template of Qwen2-VL and Qwen2.5-VL; one cell per temporal patch of the video.
+
+    multimodal: whether the rotary embedding reads the grid.
+    """
     builder = PromptBuilder()
     builder.text(
         "system",
@@ -235,7 +238,7 @@ def video_prompt(question: Question, grid: RopeGrid) -> Prompt:
         "<|vision_start|>",
     )
     frames = [(f"frame_{index}", grid.rows * grid.columns) for index in range(grid.frames)]
-    builder.video(PLACEHOLDER, frames, grid)
+    builder.video(PLACEHOLDER, frames, grid if multimodal else None)
     builder.text("instruction", "<|vision_end|>")
     builder.question(question)
     builder.chatml_answer(question)

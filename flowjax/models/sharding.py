@@ -44,7 +44,7 @@ RULES = (
     Rule(r"projector/(mlp|merger|deepstack)/linear_2/bias", ()),
     Rule(r"projector/(newline|pool/(kernel|bias))", ()),
     Rule(r"vision/layers/(attention|mlp)_scale", ()),
-    Rule(r"vision/(patch_embedding/(kernel|bias)|class_embedding|position_embedding)", ()),
+    Rule(r"vision/(patch_embedding/(kernel|bias)|class_(embedding|angle)|position_embedding)", ()),
 )
 
 

@@ -7,10 +7,14 @@ Qwen3-VL's processor)::
     4.49/bin/python -m tests.models.record_release qwen2_vl 3
     4.49/bin/python -m tests.models.record_release qwen2_5_vl 3
     4.50/bin/python -m tests.models.record_release smolvlm 3    # also needs num2words
+    PYTHONPATH=RELEASE/ds 4.57/bin/python -m tests.models.record_release llava_onevision1_5 3
 
-writes `tests/models/releases/FAMILY-VERSION.npz`. The second argument is frames a second.
+writes `tests/models/releases/FAMILY-VERSION.npz`. The second argument is frames a second. The last
+one runs the class that LLaVA-OneVision-1.5 was released with: RELEASE is a copy of its repository,
+github.com/EvolvingLMMs-Lab/LLaVA-OneVision-1.5, at a5eb942.
 """
 
+import importlib
 import sys
 import tempfile
 import types
@@ -93,10 +97,28 @@ def processed_smolvlm(case: Case, fps: float, folder: Path) -> dict[str, torch.T
     return out
 
 
+def processed_one_vision(case: Case, folder: Path) -> dict[str, torch.Tensor]:
+    """Every frame by the released image processor, and the placeholder once per block of patches.
+
+    The released processor's class, Qwen2.5-VL's, does the same with a video; it needs torchvision.
+    """
+    options = {name: value for name, value in case.preprocessor.items() if name != "size"}
+    processor = transformers.Qwen2VLImageProcessor(**options, min_pixels=1, max_pixels=10**6)
+    out = processor(images=list(frames()), return_tensors="pt")
+    (frame,) = {tuple(grid) for grid in out["image_grid_thw"].tolist()}
+    grid = torch.tensor([[len(frames()), *frame[1:]]])
+    video = "<|video_pad|>"
+    text = case.text.replace(video, video * (int(grid.prod()) // processor.merge_size**2))
+    ids = fast_tokenizer(folder)(text, return_tensors="pt")
+    return {**ids, "pixel_values_videos": out["pixel_values"], "video_grid_thw": grid}
+
+
 def processed(family: str, case: Case, fps: float, folder: Path) -> dict[str, torch.Tensor]:
     """The released processor's inputs for the case's prompt and frames."""
     if family == "smolvlm":
         return processed_smolvlm(case, fps, folder)
+    if family == "llava_onevision1_5":
+        return processed_one_vision(case, folder)
     name, options = CLASSES[family], dict(PREPROCESSOR, min_pixels=1, max_pixels=10**6)
     video = list(frames())
     call = {"text": [case.text], "videos": [video], "return_tensors": "pt"}
@@ -123,14 +145,22 @@ def model_of(
     family: str, case: Case, folder: Path
 ) -> tuple[torch.nn.Module, dict[str, tuple[int, ...]]]:
     """The tiny model with the case's weights, and the shapes by the keys of a checkpoint."""
-    kind = getattr(transformers, f"{CLASSES[family]}ForConditionalGeneration")
-    config = getattr(transformers, f"{CLASSES[family]}Config")(**case.config)
+    if family == "llava_onevision1_5":
+        module = importlib.import_module("llavaonevision1_5.modeling_llavaonevision1_5")
+        kind = module.LLaVAOneVision1_5_ForConditionalGeneration
+        settings = module.Llavaonevision1_5Config
+    else:
+        kind = getattr(transformers, f"{CLASSES[family]}ForConditionalGeneration")
+        settings = getattr(transformers, f"{CLASSES[family]}Config")
+    config = settings(**case.config)
     # Checkpoints have other keys than modules in some versions: those on disk count.
     kind(config).save_pretrained(folder)
     with safe_open(folder / "model.safetensors", "np") as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     save_file(weights(shapes), folder / "model.safetensors", {"format": "pt"})
-    model = kind.from_pretrained(folder, attn_implementation="eager", torch_dtype=torch.float32)
+    # The eager attention of LLaVA-OneVision-1.5's release stops at a name that it never defines.
+    attention = "sdpa" if family == "llava_onevision1_5" else "eager"
+    model = kind.from_pretrained(folder, attn_implementation=attention, torch_dtype=torch.float32)
     return model.eval(), shapes
 
 
@@ -142,7 +172,11 @@ def record(family: str, fps: float) -> Path:
         model, shapes = model_of(family, case, Path(name))
     length = inputs["input_ids"].shape[1]
     more = {}
-    if "video_grid_thw" in inputs:
+    if family == "llava_onevision1_5":
+        positions = np.arange(length)[None]
+        more["grid"] = inputs["video_grid_thw"][0].numpy()
+        pixels = inputs["pixel_values_videos"][:8]
+    elif "video_grid_thw" in inputs:
         inner = model if hasattr(model, "get_rope_index") else model.model
         names = ("video_grid_thw", "attention_mask", "second_per_grid_ts")
         grid = {name: inputs[name] for name in names if name in inputs}

@@ -167,6 +167,35 @@ CASES = {
         },
         PREPROCESSOR | LIMITS,
     ),
+    "llava_onevision1_5": Case(
+        QWEN2_TEXT,
+        {
+            **TOKENS,
+            "model_type": "llavaonevision1_5",
+            "text_config": {
+                **TEXT,
+                "model_type": "LLaVAOneVision1_5_text",
+                "head_dim": 16,
+                "use_sliding_window": False,
+                "max_window_layers": 3,
+            },
+            "vision_config": {
+                "model_type": "rice_vit",
+                "depth": 3,
+                "embed_dim": 32,
+                "hidden_act": "gelu",
+                "hidden_size": 32,
+                "intermediate_size": 40,
+                "layer_norm_eps": 1e-3,
+                "num_heads": 2,
+                "patch_size": 4,
+                "temporal_patch_size": 1,
+                "text_hidden_size": 32,
+            },
+            "vocab_size": TEXT["vocab_size"],
+        },
+        PREPROCESSOR | {"temporal_patch_size": 1} | LIMITS,
+    ),
     "smolvlm": Case(
         QUESTION,
         {

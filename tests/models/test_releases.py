@@ -36,6 +36,7 @@ RELEASES = [
     ("qwen2_5_vl", "4.57.1"),
     ("qwen3_vl", "4.57.1"),
     ("smolvlm", "4.50.0"),
+    ("llava_onevision1_5", "4.57.1"),
 ]
 
 

@@ -123,9 +123,10 @@ def peers() -> dict[str, Peer]:
 REMOTE = {
     "internvl_chat": "the same release ending in -HF",
     "llava_qwen": "the same release ending in -hf (llava_onevision)",
+    "llavaonevision1_5": "",
     "videollama3_qwen2": "the same release in transformers' layout (video_llama_3)",
 }
-"""Layouts whose class comes with the checkpoint, and the layout to compare with instead."""
+"""Layouts whose class comes with the checkpoint, and the layout to compare with instead, if any."""
 
 
 def peer_of(fields: Mapping[str, Any], source: str) -> Peer:
@@ -139,10 +140,11 @@ def peer_of(fields: Mapping[str, Any], source: str) -> Peer:
     if kind in peers():
         return peers()[kind]
     if kind in REMOTE:
+        other = f", and `flowjax check` {REMOTE[kind]}" if REMOTE[kind] else ""
         raise FlowjaxError(
             f"{source}: model_type is {kind!r}, whose class is code that comes with the checkpoint "
             "(trust_remote_code) and is not run; `flowjax convert SRC --verify MODEL` compares the "
-            f"weights, and `flowjax check` {REMOTE[kind]}"
+            f"weights{other}"
         )
     raise FlowjaxError(
         f"{source}: model_type is {kind!r}; `flowjax check` knows how to ask "
