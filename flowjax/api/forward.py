@@ -14,7 +14,7 @@ from flowjax.edges import Edge, Knockout, edge_mask
 from flowjax.layout import TokenLayout
 from flowjax.lens.read import read_logits
 from flowjax.masks import Mask
-from flowjax.models.attention import CHUNK, Sources
+from flowjax.models.attention import Sources
 from flowjax.models.decoder import NOTHING, Decoder, Keep
 from flowjax.models.edit import Change, Edit, Site, check_site
 from flowjax.models.embedded import Embedded
@@ -117,6 +117,8 @@ def forward(
     if change is not None:
         # Compiled anew: the function may close over arrays that are being differentiated.
         run = jax.jit(partial(_run, change=change), static_argnames="keep")
+    if mask is not None:
+        mask = asked.decoder.blocked(mask)
     return Forward(asked, *run(asked.decoder, asked.embedded, mask, rows, keep=flags))
 
 
@@ -131,7 +133,7 @@ def _run(
 ) -> tuple:
     """What `Forward` holds beside the prompt; `rows`: those whose attention is kept."""
     keep = keep._replace(attention=rows)
-    trace = decoder(prompt, mask, keep=keep, edit=change, chunk=CHUNK)
+    trace = decoder(prompt, mask, keep=keep, edit=change)
     hidden = trace.hidden
     if hidden is not None:
         hidden = jnp.concatenate([hidden[1:], trace.output[None]])

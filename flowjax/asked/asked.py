@@ -20,7 +20,6 @@ from flowjax.data.video_options import VideoOptions
 from flowjax.errors import FlowjaxError
 from flowjax.files import printable
 from flowjax.layout import EncodedPrompt, TokenLayout, encode_prompt
-from flowjax.models.attention import CHUNK
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
@@ -265,4 +264,4 @@ def _embed(
 
 @jax.jit
 def _logits(decoder: Decoder, prompt: Embedded) -> Float[Array, " vocabulary"]:
-    return decoder.last_logits(decoder(prompt, chunk=CHUNK).output, prompt)
+    return decoder.last_logits(decoder(prompt).output, prompt)

@@ -12,8 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from flowjax.inference.compile import Compiled, Cut, Stage
 from flowjax.kernels.pruned_attention import Implementation, pruned_attention
-from flowjax.masks import Mask
-from flowjax.models.attention import CHUNK, Sources, attend
+from flowjax.models.attention import Sources, attend_chunks
 from flowjax.models.decoder import Decoder, DecoderLayer, deepened
 from flowjax.models.embedded import Embedded
 from flowjax.models.rope import Rotary
@@ -135,7 +134,9 @@ def _run(
         query = layer.queries(x, own)
         if binding:
             sources = Sources(key, value, stage.source_position)
-            attended = _windowed(query, stage.row_position, sources, mask.at(index), config.window)
+            attended = attend_chunks(
+                query, stage.row_position, [sources], mask.at(index), window=config.window
+            )
         else:
             attended = pruned_attention(
                 query,
@@ -155,28 +156,6 @@ def _run(
     # A single layer may take rows away, which no scan can.
     x, kept = step(x, jax.tree.map(lambda leaf: leaf[0], (layers, stage.blocks)))
     return x, Entries(*(part[None] for part in kept))
-
-
-def _windowed(
-    query: Float[Array, "q heads d"],
-    position: Int[Array, " q"],
-    sources: Sources,
-    mask: Mask,
-    window: int | None,
-) -> Float[Array, "q heads d"]:
-    """Attention within a window, some rows at a time."""
-    return jnp.concatenate(
-        [
-            attend(
-                query[start : start + CHUNK],
-                position[start : start + CHUNK],
-                [sources],
-                mask,
-                window=window,
-            ).output
-            for start in range(0, len(query), CHUNK)
-        ]
-    )
 
 
 def _cut(kept: Entries, cut: Cut) -> Entries:

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from flowjax.errors import FlowjaxError
-from flowjax.models.attention import CHUNK
 from flowjax.models.decoder import Decoder, Keep
 from flowjax.models.embedded import Embedded
 
@@ -30,7 +29,7 @@ def option_probabilities(
     Returns:
         float32 [layers, options], and the most probable next token of all.
     """
-    trace = decoder(prompt, keep=Keep(hidden=True), chunk=CHUNK)
+    trace = decoder(prompt, keep=Keep(hidden=True))
     assert trace.hidden is not None
     after = jnp.concatenate([trace.hidden[1:, prompt.last], trace.output[prompt.last][None]])
     logits = decoder.logits(after)

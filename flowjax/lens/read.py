@@ -15,7 +15,6 @@ from flowjax.lens.project import (
     logit_lens,
 )
 from flowjax.masks import Mask
-from flowjax.models.attention import CHUNK
 from flowjax.models.decoder import Decoder, Keep
 from flowjax.models.embedded import Embedded
 from flowjax.precision import PRECISION
@@ -35,10 +34,14 @@ class AttentionReading(NamedTuple):
     logits: Float[Array, " vocabulary"]
 
 
-@jax.jit
 def read_logits(decoder: Decoder, prompt: Embedded, mask: Mask) -> Float[Array, " vocabulary"]:
     """Logits at the last position: float32 [vocabulary]; `mask` is of the padded prompt."""
-    return decoder.last_logits(decoder(prompt, mask, chunk=CHUNK).output, prompt)
+    return _logits(decoder, prompt, decoder.blocked(mask))
+
+
+@jax.jit
+def _logits(decoder: Decoder, prompt: Embedded, mask: Mask) -> Float[Array, " vocabulary"]:
+    return decoder.last_logits(decoder(prompt, mask).output, prompt)
 
 
 @jax.jit
@@ -47,7 +50,7 @@ def read_generation(decoder: Decoder, prompt: Embedded) -> Float[Array, "norm la
 
     The last layer is normed in both, and is the model's own next-token distribution.
     """
-    trace = decoder(prompt, keep=Keep(hidden=True), chunk=CHUNK)
+    trace = decoder(prompt, keep=Keep(hidden=True))
     forms = [
         generation_probability(decoder, trace, prompt.last, normed=normed)
         for normed in (False, True)
@@ -69,7 +72,7 @@ def read_lens(
     Layer l is the input of decoder layer l, but the output of the last for the last (see
     `lens_states`). Through the output head, all of them are normed.
     """
-    trace = decoder(prompt, keep=Keep(hidden=True), chunk=CHUNK)
+    trace = decoder(prompt, keep=Keep(hidden=True))
     assert trace.hidden is not None
     logits = decoder.last_logits(trace.output, prompt)
     chosen = trace._replace(hidden=trace.hidden[:, positions], output=trace.output[positions])
@@ -83,7 +86,6 @@ def read_lens(
     return LensReading(TopTokens(*(part.reshape(layers, count, k) for part in top)), logits)
 
 
-@jax.jit
 def read_attention(
     decoder: Decoder,
     prompt: Embedded,
@@ -102,7 +104,18 @@ def read_attention(
         targets: positions.
         share: of each in the average.
     """
-    trace = decoder(prompt, mask, keep=Keep(attention=targets), chunk=CHUNK)
+    return _attention(decoder, prompt, decoder.blocked(mask), targets, share)
+
+
+@jax.jit
+def _attention(
+    decoder: Decoder,
+    prompt: Embedded,
+    mask: Mask,
+    targets: Int[Array, " r"],
+    share: Float[Array, " r"],
+) -> AttentionReading:
+    trace = decoder(prompt, mask, keep=Keep(attention=targets))
     assert trace.attention is not None
     attention = jnp.einsum("lhrn,r->lhn", trace.attention, share, precision=PRECISION)
     return AttentionReading(attention, decoder.last_logits(trace.output, prompt))

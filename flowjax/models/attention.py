@@ -2,7 +2,8 @@
 
 One function serves full forwards, suffixes that read a cached prefix, and gathered live rows: the
 caller says which absolute positions its rows have. Sources come in blocks so that a prefix shared
-by many windows is read where it lies instead of being copied into each of them.
+by many windows is read where it lies instead of being copied into each of them. This is plain XLA;
+`flowjax.models.flash` takes a kernel where there is one.
 """
 
 import functools
@@ -17,7 +18,10 @@ from flowjax.masks import GatedMask, Mask
 from flowjax.precision import PRECISION
 
 CHUNK = 256
-"""Rows of attention computed at a time; later chunks read more sources (`attend_causal`)."""
+"""Rows of attention computed at a time (`attend_causal`)."""
+
+BANDS = 8
+"""Most parts of consecutive rows, each of which reads only the rows up to its end."""
 
 
 class Sources(NamedTuple):
@@ -110,13 +114,15 @@ def attend_causal(
     own: Sources,
     cached: Sequence[Sources],
     mask: Mask,
-    chunk: int,
+    chunk: int = CHUNK,
     window: int | None = None,
 ) -> Float[Array, "q heads d"]:
     """Attention of consecutive rows over cached blocks and themselves, `chunk` rows at a time.
 
-    Each chunk reads only the own rows up to its end, so that most of the half of the square that
-    causality forbids is never computed. The result is that of `attend`.
+    The rows are divided into at most `BANDS` bands. A band reads only the own rows up to its end,
+    so that most of the half of the square that causality forbids is never computed; its chunks are
+    computed one after the other by one loop, so that long prompts take no longer to compile. The
+    result is that of `attend`.
 
     Args:
         query: rows with ascending positions `own.position`.
@@ -126,15 +132,53 @@ def attend_causal(
         chunk: rows per chunk.
         window: see `attend`.
     """
-    # Of gates a gradient is wanted: what it needs of a chunk is then computed again, not kept.
-    own_window = functools.partial(attend, window=window)
-    read = jax.checkpoint(own_window) if isinstance(mask, GatedMask) else own_window
+    band = band_rows(len(query), chunk)
     outputs = []
-    for start in range(0, len(query), chunk):
-        stop = min(start + chunk, len(query))
-        visible = Sources(*(part[:stop] for part in own))
-        rows = slice(start, stop)
-        outputs.append(read(query[rows], own.position[rows], [*cached, visible], mask).output)
+    for start in range(0, len(query), band):
+        rows = slice(start, min(start + band, len(query)))
+        visible = Sources(*(part[: rows.stop] for part in own))
+        blocks = [*cached, visible]
+        # Of gates a gradient is wanted.
+        remat = isinstance(mask, GatedMask)
+        read = functools.partial(attend_chunks, window=window, remat=remat)
+        outputs.append(read(query[rows], own.position[rows], blocks, mask, chunk))
+    return jnp.concatenate(outputs)
+
+
+def band_rows(rows: int, chunk: int = CHUNK) -> int:
+    """Rows of a band of `attend_causal`: whole chunks."""
+    return -(-rows // (BANDS * chunk)) * chunk
+
+
+def attend_chunks(
+    query: Float[Array, "q heads d"],
+    position: Int[Array, " q"],
+    blocks: Sequence[Sources],
+    mask: Mask,
+    chunk: int = CHUNK,
+    *,
+    window: int | None = None,
+    remat: bool = False,
+) -> Float[Array, "q heads d"]:
+    """What `attend` gives, `chunk` rows at a time, so that no array over rows x rows is made.
+
+    remat: compute again what a gradient needs of a chunk, instead of keeping it.
+    """
+
+    def one(part: tuple[Array, Array]) -> Array:
+        return attend(*part, blocks, mask, window=window).output
+
+    read = jax.checkpoint(one) if remat else one
+    whole = len(query) // chunk * chunk if len(query) > chunk else 0
+    outputs = []
+    if whole == chunk:
+        outputs.append(read((query[:whole], position[:whole])))
+    elif whole:
+        chunks = query[:whole].reshape(-1, chunk, *query.shape[1:])
+        done = jax.lax.map(read, (chunks, position[:whole].reshape(-1, chunk)))
+        outputs.append(done.reshape(whole, *query.shape[1:]))
+    if whole < len(query):
+        outputs.append(read((query[whole:], position[whole:])))
     return jnp.concatenate(outputs)
 
 

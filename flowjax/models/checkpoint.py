@@ -31,6 +31,7 @@ from flowjax.errors import FlowjaxError
 from flowjax.files import read_json, read_text, utf8_name
 from flowjax.models.array_files import check_array_files
 from flowjax.models.chat import ChatTemplate, chat_prompt, read_chat_template
+from flowjax.models.flash import kernel_here
 from flowjax.models.registry import BoundedPreprocess, Family, Preprocess, families
 from flowjax.models.sharding import one_device, parameter_sharding
 from flowjax.models.video_llm import VideoLLM, VideoLLMConfig, abstract_model, parameter_shapes
@@ -264,7 +265,11 @@ def restore(
     model = abstract_model(config, target[EMBEDDING].dtype)
     graph, state = nnx.split(model)
     nnx.replace_by_pure_dict(state, parameters)
-    return nnx.merge(graph, state)
+    restored = nnx.merge(graph, state)
+    if mesh is None:
+        decoder = config.decoder
+        restored.decoder.kernel = kernel_here(decoder.head_dim, target[EMBEDDING].dtype)
+    return restored
 
 
 def stored_parameters(path: Path) -> dict[str, jax.ShapeDtypeStruct]:

@@ -11,13 +11,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from flowjax.masks import Mask, causal_mask
-from flowjax.models.attention import Sources, attend, attend_causal
+from flowjax.kernels.pruned_attention import Implementation
+from flowjax.masks import EdgeMask, Mask
+from flowjax.models.attention import CHUNK, Sources, attend
 from flowjax.models.edit import Edit, Site, Sites, sites, unchanged
 from flowjax.models.embedded import Embedded
+from flowjax.models.flash import BlockedMask, attend_rows, blocked, make_maps
 from flowjax.models.rope import Rotary, RotaryEmbedding, rotate
 from flowjax.models.stack import layer_at, stacked
 from flowjax.precision import PRECISION
@@ -170,10 +174,16 @@ def deepened(
 
 
 class Decoder(nnx.Module):
-    """Token embedding, stacked layers, final norm and vocabulary projection."""
+    """Token embedding, stacked layers, final norm and vocabulary projection.
+
+    kernel: the implementation of pruned attention that rows attend by where their mask can have
+        block maps (see `flowjax.models.flash`); None for plain attention. Whoever knows where the
+        parameters lie chooses it: kernels are not divided over devices.
+    """
 
     def __init__(self, config: DecoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         self.config = config
+        self.kernel: Implementation | None = None
         self.embedding = nnx.Embed(
             config.vocabulary, config.width, dtype=dtype, param_dtype=dtype, rngs=rngs
         )
@@ -200,7 +210,7 @@ class Decoder(nnx.Module):
         *,
         keep: Keep = NOTHING,
         edit: Edit | None = None,
-        chunk: int | None = None,
+        chunk: int = CHUNK,
         remat: bool = False,
     ) -> Trace:
         """Run every layer over a whole prompt.
@@ -208,17 +218,17 @@ class Decoder(nnx.Module):
         Args:
             prompt: what is read, at positions 0 to n - 1.
             mask: edges per layer; `allowed` has leading axes [layers, heads or 1]. None cuts
-                nothing.
+                nothing. `Decoder.blocked` gives one the maps that the kernel needs.
             keep: intermediates to return.
             edit: other values in place of what the layers compute; None changes nothing and
                 costs nothing.
-            chunk: rows of attention computed at a time (see `attend_causal`); all where None.
+            chunk: rows of plain attention computed at a time (see `attend_causal`).
             remat: keep only every layer's input for a backward pass, which computes the rest anew.
         """
         position = jnp.arange(len(prompt.x), dtype=jnp.int32)
         rotary = self.config.rope(prompt.rope_position, prompt.last + 1)
         if mask is None:
-            mask = causal_mask(self.config.layers, jnp.zeros_like(position))
+            mask = self._uncut(len(prompt.x))
 
         window = self.config.window
 
@@ -235,7 +245,7 @@ class Decoder(nnx.Module):
                 if rows is None
                 else attend(query[rows], position[rows], [sources], edges, window=window).weights,
             )
-            attended = attend_causal(query, sources, [], edges, chunk or len(x), window)
+            attended = attend_rows(query, sources, edges, chunk=chunk, window=window)
             changed, outputs = sites(edit, index), {}
 
             def at(site: Site, value: Array) -> Array:
@@ -251,6 +261,33 @@ class Decoder(nnx.Module):
             jax.checkpoint(step) if remat else step, prompt.x, jnp.arange(self.config.layers)
         )
         return Trace(output, hidden, sources, attention, rotary, outputs)
+
+    def kernel_for(self, length: int) -> Implementation | None:
+        """The kernel that rows of a prompt attend by; kernels know no sliding windows."""
+        window = self.config.window
+        return self.kernel if window is None or window >= length else None
+
+    def blocked(self, mask: Mask) -> Mask:
+        """A whole prompt's mask with what the kernel needs, if it can have it, else as it is.
+
+        Maps are made of the mask's values: inside of compiled functions it has none.
+        """
+        traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(mask))
+        if traced or not isinstance(mask, EdgeMask):
+            return mask
+        kernel = self.kernel_for(len(mask.group))
+        return mask if kernel is None else blocked(mask, kernel, self.config.head_dim)
+
+    def _uncut(self, length: int) -> Mask:
+        """Nothing is cut; the kernel's maps follow from the length."""
+        config, kernel = self.config, self.kernel_for(length)
+        group = np.zeros(length, np.int32)
+        allowed = np.ones((config.layers, 1, 1, 1), bool)
+        mask = EdgeMask(jnp.asarray(group), jnp.asarray(allowed))
+        maps = None
+        if kernel is not None:
+            maps = make_maps(group, allowed, kernel, config.head_dim)
+        return mask if maps is None else BlockedMask(mask, maps)
 
     def last_logits(
         self, x: Float[Array, "n width"], prompt: Embedded

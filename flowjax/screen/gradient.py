@@ -26,7 +26,6 @@ from jaxtyping import Array, Float, Int
 from flowjax.edges import Edge, count_edges
 from flowjax.layout import TokenLayout
 from flowjax.masks import GatedMask
-from flowjax.models.attention import CHUNK
 from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
 from flowjax.padding import GROUP_STEP, LENGTH_STEP, round_up
@@ -61,7 +60,7 @@ def gated_log_probability(
         mask: gates float32 [layers, heads or 1, g, g].
         token: None for the most probable one.
     """
-    logits = decoder.last_logits(decoder(prompt, mask, chunk=CHUNK).output, prompt)
+    logits = decoder.last_logits(decoder(prompt, mask).output, prompt)
     answer = jnp.argmax(logits) if token is None else token
     return jax.nn.log_softmax(logits)[answer], logits
 

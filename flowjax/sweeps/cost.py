@@ -6,6 +6,14 @@ from flowjax.models.attention import CHUNK
 from flowjax.models.cost import LayerCost
 from flowjax.models.decoder import DecoderConfig
 
+KERNEL_ROWS = 64
+"""More rows than this attend by a kernel. Fewer are many windows' that share kept keys."""
+
+
+def by_kernel(batch: int, rows: int) -> bool:
+    """Whether the rows of a batch attend by a kernel where the decoder has one."""
+    return batch == 1 and rows > KERNEL_ROWS
+
 
 @dataclass(frozen=True)
 class Cost:

@@ -18,16 +18,18 @@ from flowjax.compilation import memory_of
 from flowjax.edges import Knockout, edge_table
 from flowjax.layout import TokenLayout
 from flowjax.masks import NOBODY, EdgeMask, Mask
-from flowjax.models.attention import CHUNK, Sources, attend, attend_causal
+from flowjax.models.attention import Sources, attend
 from flowjax.models.decoder import Decoder, Keep, deepened
 from flowjax.models.edit import sites
 from flowjax.models.embedded import Embedded
+from flowjax.models.flash import FEW, BlockedMask, Maps, attend_rows, make_maps
 from flowjax.models.rope import Rotary
 from flowjax.models.sharding import DATA
 from flowjax.models.stack import layer_at
 from flowjax.padding import GROUP_STEP, round_up
 from flowjax.patches import Patch, PatchArrays, site_shape
 from flowjax.sweeps.answers import Answers
+from flowjax.sweeps.cost import by_kernel
 from flowjax.sweeps.plan import Batch, Plan, footprint, plan_sweep
 
 
@@ -52,7 +54,7 @@ class Baseline(NamedTuple):
 @jax.jit
 def prefill(decoder: Decoder, prompt: Embedded) -> Baseline:
     """Run the prompt once, keeping what windows start from."""
-    trace = decoder(prompt, keep=Keep(hidden=True, sources=True), chunk=CHUNK)
+    trace = decoder(prompt, keep=Keep(hidden=True, sources=True))
     assert trace.hidden is not None and trace.sources is not None
     key, value, _ = trace.sources
     logits = decoder.last_logits(trace.output, prompt)
@@ -65,6 +67,7 @@ def suffixes(
     base: Baseline,
     group: Int[Array, " n"],
     allowed: Bool[Array, "batch layers heads g g"],
+    maps: Maps | None,
     start: Int[Array, ""],
     first_row: Int[Array, ""],
     patch: PatchArrays | None = None,
@@ -79,6 +82,7 @@ def suffixes(
         base: the prefill's kept states, which all windows share.
         group: the group of every position.
         allowed: one table per window.
+        maps: block maps of the rows with a leading batch axis; None for plain attention.
         start: the first layer to run.
         first_row: the first of the `rows` rows to compute.
         patch: of each window; its values are shared, rows and layers have a leading batch axis.
@@ -86,13 +90,14 @@ def suffixes(
         prefix: kept rows that are read (those before `first_row` of them).
     """
     run = functools.partial(_suffix, decoder, base, start, first_row, rows, prefix)
-    if patch is None:
-        return jax.vmap(lambda table: run(EdgeMask(group, table), None))(allowed)
 
-    def one(table: Array, row: Array, layer: Array) -> Array:
-        return run(EdgeMask(group, table), dataclasses.replace(patch, row=row, layer=layer))
+    def one(table: Array, maps: Maps | None, row: Array | None, layer: Array | None) -> Array:
+        mask = EdgeMask(group, table)
+        bound = None if patch is None else dataclasses.replace(patch, row=row, layer=layer)
+        return run(mask if maps is None else BlockedMask(mask, maps), bound)
 
-    return jax.vmap(one)(allowed, patch.row, patch.layer)
+    places = (None, None) if patch is None else (patch.row, patch.layer)
+    return jax.vmap(one)(allowed, maps, *places)
 
 
 def _suffix(
@@ -113,17 +118,16 @@ def _suffix(
     if deepstack is not None:
         deepstack = jax.lax.dynamic_slice_in_dim(deepstack, first_row, rows, axis=1)
     window = decoder.config.window
-    kept = jnp.arange(prefix, dtype=jnp.int32)
+    everywhere = jnp.arange(len(base.prompt.x), dtype=jnp.int32)
+    kept = everywhere[:prefix]
     kept = jnp.where(kept < first_row, kept, NOBODY)
-
-    def cached(index: Int[Array, ""] | int) -> Sources:
-        return Sources(base.key[index, :prefix], base.value[index, :prefix], kept)
 
     def step(index: Array, x: Array) -> Array:
         layer = layer_at(decoder.layers, index)
         own = layer.sources(x, position, rotary)
         query = layer.queries(x, rotary)
-        attended = attend_causal(query, own, [cached(index)], mask.at(index), CHUNK, window)
+        whole = Sources(base.key[index], base.value[index], everywhere)
+        attended = attend_rows(query, own, mask.at(index), kept=whole, prefix=prefix, window=window)
         at = sites(edit, index)
         return at("residual", deepened(layer.finish(x, attended, at), deepstack, index))
 
@@ -136,7 +140,8 @@ def _suffix(
     own = layer.sources(x, position, rotary)
     row = (base.prompt.last - first_row)[None]
     query = layer.queries(x[row], Rotary(rotary.cos[row], rotary.sin[row]))
-    attended = attend(query, position[row], [cached(final), own], mask.at(final), window=window)
+    cached = Sources(base.key[final, :prefix], base.value[final, :prefix], kept)
+    attended = attend(query, position[row], [cached, own], mask.at(final), window=window)
     at = sites(None if patch is None else patch.edit(position[row]), jnp.asarray(final))
     output = layer.finish(x[row], attended.output, at)
     at_row = None if deepstack is None else deepstack[:, row]
@@ -210,8 +215,9 @@ def run_plan(
 
     knockouts: only knockouts, or only patches with the same values, site and way.
     """
+    made: _Made = {}
     for batch in plan.batches:
-        arguments = _batch_arguments(decoder, layout, knockouts, plan, batch)
+        arguments = _batch_arguments(decoder, layout, knockouts, plan, batch, made)
         logits = suffixes(decoder, base, *arguments, rows=batch.rows, prefix=batch.prefix)
         yield batch.knockouts, logits[: len(batch.knockouts)]
 
@@ -231,7 +237,7 @@ def peak_bytes(
     memory = memory_of(lowered.compile())
     kept, peak = memory.output_size_in_bytes, memory.temp_size_in_bytes
     for batch in {batch.shape: batch for batch in plan.batches}.values():
-        arguments = _batch_arguments(decoder, layout, knockouts, plan, batch)
+        arguments = _batch_arguments(decoder, layout, knockouts, plan, batch, {})
         base = lowered.out_info
         compiled = suffixes.lower(
             decoder, base, *arguments, rows=batch.rows, prefix=batch.prefix
@@ -246,11 +252,15 @@ def _batch_arguments(
     knockouts: Sequence[Knockout | Patch],
     plan: Plan,
     batch: Batch,
-) -> tuple[Array, Array, Array, Array, PatchArrays | None]:
-    """Group of every position, tables, start layer, first row, and patches if they are."""
+    made: "_Made",
+) -> tuple[Array, Array, Maps | None, Array, Array, PatchArrays | None]:
+    """Group of every position, tables, maps, start layer, first row, and patches if they are."""
+    group = np.pad(layout.cell, (0, plan.length - layout.length)).astype(np.int32)
+    tables = _batch_tables(decoder, layout, knockouts, batch)
     return (
-        jnp.asarray(np.pad(layout.cell, (0, plan.length - layout.length)), jnp.int32),
-        _batch_tables(decoder, layout, knockouts, batch),
+        jnp.asarray(group),
+        _divided(decoder, tables),
+        _batch_maps(decoder, group, tables, batch, made),
         jnp.asarray(batch.start, jnp.int32),
         jnp.asarray(batch.first_row, jnp.int32),
         _batch_patches(decoder, layout, knockouts, batch),
@@ -277,9 +287,52 @@ def _batch_patches(
     return dataclasses.replace(bound[0], row=_divided(decoder, row), layer=_divided(decoder, layer))
 
 
+MOST_MAPS = 16
+"""Edges whose maps stay on the device; a map of 16 thousand rows has some 8 MB."""
+
+_Made = dict[tuple, Maps | None]
+"""Maps that lie on the device, by what they are of: all windows of an edge share them."""
+
+
+def _batch_maps(
+    decoder: Decoder,
+    group: Int[np.ndarray, " n"],
+    tables: Bool[np.ndarray, "batch layers heads g g"],
+    batch: Batch,
+    made: _Made,
+) -> Maps | None:
+    """The maps that the batch's one window needs; None for plain attention."""
+    kernel = decoder.kernel_for(len(group))
+    if kernel is None or not by_kernel(batch.size, batch.rows):
+        return None
+    [allowed] = tables
+    layers, heads, *size = allowed.shape
+    flat = allowed.reshape(layers * heads, -1)
+    differing = np.unique(flat, axis=0)[::-1]  # of a knockout: what is not cut, and what is
+    key = batch.first_row, batch.rows, differing.shape, differing.tobytes()
+    if key not in made:
+        if len(made) == MOST_MAPS:
+            made.clear()
+        maps = make_maps(
+            group,
+            differing.reshape(-1, 1, *size),
+            kernel,
+            decoder.config.head_dim,
+            first_row=batch.first_row,
+            rows=batch.rows,
+            tables=FEW,
+        )
+        made[key] = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], maps)
+    maps = made[key]
+    if maps is None:
+        return None
+    which = (flat[:, None] == differing[None]).all(-1).argmax(1).reshape(1, layers, heads)
+    return dataclasses.replace(maps, table=jnp.asarray(which, jnp.int32))
+
+
 def _batch_tables(
     decoder: Decoder, layout: TokenLayout, knockouts: Sequence[Knockout | Patch], batch: Batch
-) -> Bool[Array, "batch layers heads g g"]:
+) -> Bool[np.ndarray, "batch layers heads g g"]:
     """One table per window; groups and heads have few sizes, so that compiled code is shared."""
     config = decoder.config
     chosen = [
@@ -293,7 +346,7 @@ def _batch_tables(
         table[..., :cells, :cells] = edge_table(
             layout, [knockout], layers=config.layers, heads=config.heads
         )
-    return _divided(decoder, out)
+    return out
 
 
 def _divided(decoder: Decoder, batch: Bool[np.ndarray, "batch ..."]) -> Bool[Array, "batch ..."]:

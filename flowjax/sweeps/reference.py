@@ -21,8 +21,11 @@ from flowjax.sweeps.answers import Answers
 
 
 def last_logits(decoder: Decoder, prompt: Embedded, mask: Mask) -> Float[Array, " vocabulary"]:
-    """Logits after the last position of one full forward: float32 [vocabulary]."""
-    return decoder.last_logits(decoder(prompt, mask).output, prompt)
+    """Logits after the last position of one full forward: float32 [vocabulary].
+
+    Attention is computed over the full square at once.
+    """
+    return decoder.last_logits(decoder(prompt, mask, chunk=len(prompt.x)).output, prompt)
 
 
 @jax.jit
@@ -40,7 +43,8 @@ def _patched(
     decoder: Decoder, embedded: Embedded, patch: PatchArrays
 ) -> Float[Array, "1 vocabulary"]:
     edit = patch.edit(jnp.arange(len(embedded.x)))
-    return decoder.last_logits(decoder(embedded, edit=edit).output, embedded)[None]
+    output = decoder(embedded, edit=edit, chunk=len(embedded.x)).output
+    return decoder.last_logits(output, embedded)[None]
 
 
 def full_forwards(

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from flowjax.edges import Knockout, dense, edge_mask, parse_edges
 from flowjax.layout import TokenLayout
 from flowjax.masks import DenseMask, EdgeMask
+from flowjax.models.attention import CHUNK
 from flowjax.models.decoder import Decoder, DecoderConfig
 from flowjax.models.embedded import Embedded
 from flowjax.models.rope import Rope
 from flowjax.sweeps import engine
 from flowjax.sweeps.engine import planned
-from flowjax.sweeps.plan import plan_sweep
+from flowjax.sweeps.plan import footprint, plan_sweep
 from flowjax.sweeps.protocol import protocol
 from flowjax.sweeps.reference import full_forwards, last_logits
 from tests.strategies import knockouts, layouts
@@ -25,7 +26,14 @@ LAYERS, HEADS, WIDTH = 4, 4, 32
 
 
 def model_of(
-    kv_heads=HEADS, qkv_bias=False, qk_norm=False, tied=False, theta=1e4, head_dim=8, window=None
+    kv_heads=HEADS,
+    qkv_bias=False,
+    qk_norm=False,
+    tied=False,
+    theta=1e4,
+    head_dim=8,
+    window=None,
+    dtype="float32",
 ):
     return Decoder(
         DecoderConfig(
@@ -43,7 +51,7 @@ def model_of(
             tied_embeddings=tied,
             window=window,
         ),
-        jnp.dtype(jnp.float32),
+        jnp.dtype(dtype),
         nnx.Rngs(0),
     )
 
@@ -100,7 +108,7 @@ def long_layout(frame=90):
 @pytest.mark.parametrize("style", ["center", "inverse", "top_down", "bottom_up"])
 def test_the_papers_sweep_over_several_chunks(style):
     layout = long_layout()
-    assert layout.length > engine.CHUNK
+    assert layout.length > CHUNK
     cells = protocol(width=2, style=style).cells(layout, LAYERS, HEADS)
     logits = compare(VARIANTS["gqa"], embeddings(layout), layout, [cell.knockout for cell in cells])
     assert np.ptp(logits, axis=0).max() > 0.1, "the knockouts change nothing"
@@ -118,6 +126,46 @@ def test_samples_of_one_length_bucket_share_compiled_code():
         compare(model, embeddings(layout), layout, chosen)
     assert engine.prefill._cache_size() == 1
     assert engine.suffixes._cache_size() == 4
+
+
+def with_kernel(model):
+    """The decoder with rows that attend by block maps, as on an accelerator."""
+    copy = nnx.clone(model)
+    copy.kernel = "xla"
+    return copy
+
+
+def test_the_kernel_gives_the_same_rows():
+    """Whole prompts, and rows of one edge after another, by one compiled program each."""
+    layout, model = long_layout(), with_kernel(VARIANTS["gqa"])
+    edges = ["cross_frame", "video->question_stem", "video->last", "frame_1->frame_3"]
+    windows = protocol((), edges, width=2).cells(layout, LAYERS, HEADS)
+    chosen = [cell.knockout for cell in windows]
+    chosen += [Knockout("frame_0->frame_1", (1,), heads=(2,)), Knockout("cross_frame", range(4))]
+    engine.suffixes.clear_cache()
+    logits = compare(model, embeddings(layout), layout, chosen)
+    assert np.ptp(logits, axis=0).max() > 0.1, "the knockouts change nothing"
+    plan = plan_sweep(layout.length, [footprint(layout, cut) for cut in chosen], model.config)
+    per_head = 1
+    assert engine.suffixes._cache_size() == plan.shapes + per_head
+
+
+def test_a_sliding_window_that_cuts_is_left_to_plain_attention():
+    assert with_kernel(VARIANTS["window"]).kernel_for(9) == "xla"
+    assert with_kernel(VARIANTS["window"]).kernel_for(10) is None
+
+
+def test_bfloat16_by_the_kernel_is_as_near_as_without():
+    layout = long_layout()
+    rounded = model_of(kv_heads=2, qkv_bias=True, theta=1e6, dtype="bfloat16")
+    x = Embedded.of(embeddings(layout).x.astype("bfloat16"))
+    cells = protocol((), ["cross_frame"], width=2).cells(layout, LAYERS, HEADS)
+    chosen = [cell.knockout for cell in cells]
+    by_kernel = planned(with_kernel(rounded), x, layout, chosen).collect(len(chosen))
+    plainly = planned(rounded, x, layout, chosen).collect(len(chosen))
+    exact = full_forwards(VARIANTS["gqa"], embeddings(layout), layout, chosen).collect(len(chosen))
+    error = np.abs(by_kernel - exact).max()
+    assert 0 < error < 2 * np.abs(plainly - exact).max()
 
 
 @pytest.mark.parametrize("layers", [2, LAYERS + 1])

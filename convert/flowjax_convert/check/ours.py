@@ -145,7 +145,7 @@ class Passage:
 
 @jax.jit
 def _layer(layer: Decoder, prompt: Embedded, mask: EdgeMask) -> Array:
-    return layer(prompt, mask, chunk=CHUNK).output
+    return layer(prompt, mask).output
 
 
 def parts(

@@ -11,6 +11,8 @@ from flowjax.kernels.pruned_attention.blocks import BlockMap
 
 Implementation = Literal["xla", "mosaic_tpu", "mosaic_gpu"]
 
+MODULES = {"xla": xla, "mosaic_tpu": mosaic_tpu, "mosaic_gpu": mosaic_gpu}
+
 BEST: dict[str, Implementation] = {"gpu": "mosaic_gpu", "tpu": "mosaic_tpu"}
 """The implementation for each platform that has one of its own."""
 
@@ -37,17 +39,36 @@ def refusal(
     blocks: BlockMap,
 ) -> str | None:
     """Why an implementation cannot serve these arrays on this machine; None if it can."""
+    return absence(implementation) or misfit(implementation, query, key, blocks)
+
+
+def absence(implementation: Implementation) -> str | None:
+    """Why an implementation cannot serve on this machine; None if it can."""
     if implementation == "xla":
         return None
     platform = jax.default_backend()
     if BEST.get(platform) != implementation:
         return f"it needs a {implementation.removeprefix('mosaic_').upper()}; this is a {platform}"
-    if implementation == "mosaic_tpu":
-        return mosaic_tpu.refusal(query, key, blocks)
     capability = getattr(jax.devices()[0], "compute_capability", "unknown")
-    if capability != "9.0":
+    if implementation == "mosaic_gpu" and capability != "9.0":
         return f"it needs compute capability 9.0 (H100, H200); this GPU has {capability}"
-    return assembler.refusal() or mosaic_gpu.refusal(query, key, blocks)
+    return assembler.refusal() if implementation == "mosaic_gpu" else None
+
+
+def misfit(
+    implementation: Implementation,
+    query: Float[Array, "q heads d"],
+    key: Float[Array, "k kv_heads d"],
+    blocks: BlockMap,
+) -> str | None:
+    """Why an implementation cannot serve these arrays anywhere; None if it can."""
+    match implementation:
+        case "xla":
+            return None
+        case "mosaic_tpu":
+            return mosaic_tpu.refusal(query, key, blocks)
+        case "mosaic_gpu":
+            return mosaic_gpu.refusal(query, key, blocks)
 
 
 def pruned_attention(
@@ -87,13 +108,8 @@ def pruned_attention(
             implementation = "xla"
     elif reason := refusal(implementation, query, key, blocks):
         raise FlowjaxError(f"pruned attention {implementation!r} cannot serve: {reason}")
-    match implementation:
-        case "xla":
-            return xla.attention(query, key, value, query_position, key_position, blocks)
-        case "mosaic_tpu":
-            return mosaic_tpu.attention(query, key, value, query_position, key_position, blocks)
-        case "mosaic_gpu":
-            return mosaic_gpu.attention(query, key, value, query_position, key_position, blocks)
+    attend = MODULES[implementation].attention
+    return attend(query, key, value, query_position, key_position, blocks)
 
 
 def _check(

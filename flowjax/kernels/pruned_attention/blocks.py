@@ -136,6 +136,18 @@ def stack_maps(maps: Sequence[BlockMap]) -> BlockMap:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *same)
 
 
+def padded_map(one: BlockMap, *, tables: int, visits: int, partials: int) -> BlockMap:
+    """The same map with at least so many tables (copies), visits and words of partial visits."""
+    return _same_size(
+        one,
+        max(tables, len(one.visits)),
+        len(one.table_of_head),
+        max(visits, one.visits.shape[1]),
+        max(partials, one.row_words.shape[1]),
+        one.row_words.shape[2],
+    )
+
+
 def _same_size(
     one: BlockMap, tables: int, heads: int, visits: int, partials: int, words: int
 ) -> BlockMap:

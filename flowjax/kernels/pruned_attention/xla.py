@@ -58,8 +58,8 @@ def attention(
         _by_block(key_position, blocks.block_k, fill=NOBODY),
         jnp.asarray(blocks.column_class).reshape(-1, blocks.block_k),
     )
-    if len(blocks.visits) == 1:
-        output = _one_table(rows, columns, blocks, jnp.int32(0))
+    if len(blocks.visits) == 1 or len(blocks.table_of_head) == 1:
+        output = _one_table(rows, columns, blocks, jnp.asarray(blocks.table_of_head)[0])
     else:
 
         def one_head(head: Int32[Array, ""]) -> Array:
