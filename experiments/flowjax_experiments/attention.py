@@ -72,6 +72,7 @@ class Attention(Analysis):
         ("columns", pa.int32(), "of the frame's grid"),
         ("weights", pa.list_(pa.float32()), "to every grid place, row by row, 0 to 1"),
     )
+    ON_SAMPLE = ("frames",)
     CHOSEN = "correct"
 
     target: Annotated[

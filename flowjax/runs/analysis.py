@@ -149,6 +149,7 @@ class Analysis:
     CHOSEN: which samples count where `--samples` says nothing.
     OPEN: questions need no options and no answer.
     KEPT: a run needs a folder; otherwise it may be printed only.
+    ON_SAMPLE: how the names of figures begin that a page leaves to `on_sample`.
     NO_ROWS: why a run has no rows, if it has none.
     """
 
@@ -156,6 +157,7 @@ class Analysis:
     CHOSEN: ClassVar[Chosen] = "all"
     OPEN: ClassVar[bool] = False
     KEPT: ClassVar[bool] = True
+    ON_SAMPLE: ClassVar[tuple[str, ...]] = ()
     NO_ROWS: ClassVar[str] = (
         "no sample was answered as --samples asks; --samples all takes every one"
     )
@@ -290,6 +292,7 @@ class Analysis:
         pictures = [
             Picture.of(figure, f"{name}, figure {key}: {figure.get_suptitle()}")
             for key, figure in report.figures.items()
+            if not key.startswith(cls.ON_SAMPLE)
         ]
         key = f"{name.replace(' ', '-')}-{index + 1}"
         return Section(key, f"{name.capitalize()}: {models}", said, [*report.parts, *pictures])

@@ -86,7 +86,11 @@ def test_two_models_are_paired_over_the_samples_they_share():
         [flow.Swept("first", a), flow.Swept("second", b)]
     )}  # fmt: skip
     data = sections["pair"].parts[0].data
-    assert [run["label"] for run in data["runs"]] == ["first", "second", "second - first"]
+    assert [run["label"] for run in data["runs"]] == [
+        "first",
+        "second",
+        "second \N{MINUS SIGN} first",
+    ]
     assert data["beside"] and data["tasks"] == ["two"]
     edge = data["views"][2]["edges"][2]
     assert edge[1] == 8

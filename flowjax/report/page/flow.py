@@ -99,7 +99,7 @@ def _summary(label: str, found: Views, style: str) -> str:
     task, edges = next(iter(found.items()))
     parts = [f"{at.stage.name}: {at.short}" for at in stages(edges, style)]
     where = f" ({task.replace('_', ' ')})" if task else ""
-    return f"{label}{where} - {'; '.join(parts)}."
+    return f"{label}{where}: {'; '.join(parts)}."
 
 
 def paired(a: Swept, b: Swept) -> Section:
@@ -108,7 +108,7 @@ def paired(a: Swept, b: Swept) -> Section:
     chosen = [Swept(one.label, _among(one.rows, shared)) for one in (a, b)]
     every = [(one.label, views(one.rows), one.style) for one in chosen]
     gap = difference(chosen[0].rows, chosen[1].rows)
-    every.append((f"{b.label} - {a.label}", gap, "difference"))
+    every.append((f"{b.label} \N{MINUS SIGN} {a.label}", gap, "difference"))
     data = flow_data(every, window=window_of(a.rows), beside=True)
     title = f"What differs between {a.label} and {b.label}"
     return Section("pair", title, PAIR, [Widget("flow", data)])

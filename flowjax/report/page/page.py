@@ -88,7 +88,8 @@ def make_page(title: str, sections: Sequence[Section], notes: Sequence[str] = ()
             kind_of=_kind_of,
         )
     )
-    return Page(text)
+    # A file name may hold what no file of UTF-8 does.
+    return Page(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 class _Held:

@@ -77,8 +77,9 @@ function describe(data, shown, state) {
   const tokens = data.edges.filter((edge) => !edge.parts.length).length;
   const few = shown.n < 6 ? " Fewer than 6 samples are not tested, so all are dotted hairlines." : "";
   const rest = tokens ? ` ${tokens} cuts of single tokens or patched states are among the curves.` : "";
+  const last = data.beside ? " In the last map, solid: the second model loses more; dashed: the first." : "";
   return `${readable(data.tasks[shown.task])}: up to ${shown.n} samples; ${data.window}. `
-    + `Solid: the probability falls; dashed: it rises.${few}${rest}`;
+    + `Solid: the probability falls; dashed: it rises.${last}${few}${rest}`;
 }
 
 // Heights of lanes and boxes.
@@ -107,7 +108,7 @@ function placed(data) {
 
 function drawMap(holder, data, shown, options) {
   const narrow = options.width < 560;
-  const label = narrow ? 74 : 128;
+  const label = narrow ? 84 : 128;
   const column = Math.max(24, (options.width - label - 8) / data.layers);
   const width = label + 8 + column * data.layers;
   const at = placed(data);

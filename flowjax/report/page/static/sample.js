@@ -219,5 +219,7 @@ function options(one) {
   const redraw = whenResized(chart, (width) => chart.replaceChildren(lineChart(shown, Math.min(width, 620), {
     unit: "", label: "probability as the next token", cap: [0, 1] })));
   queueMicrotask(redraw);
-  return [make("h3", {}, "Probability of every option, read after every layer"), chart, lineLegend(shown)];
+  const rest = shown.length < lines.length
+    ? [make("p", { class: "note" }, `The right one and the most probable of ${lines.length} options.`)] : [];
+  return [make("h3", {}, "Probability of the options, read after every layer"), chart, lineLegend(shown), ...rest];
 }
