@@ -1,6 +1,6 @@
 # make demo      install, convert the shipped pair, sweep both over videos, draw what differs
 # make test      install the test extras, lint, type-check, run the suite
-# make test-all  the same with the tests marked slow
+# make test-all  the same with the tests marked slow, and compilers for GPUs (700 MB)
 # make lock      resolve pyproject.toml anew (needs uv)
 
 PYTHON ?= python3
@@ -20,7 +20,7 @@ demo: $(VENV)/.demo
 test: lint
 	$(BIN)/pytest $(TWO)
 
-test-all: lint
+test-all: lint $(VENV)/.cuda-compile
 	$(BIN)/pytest $(TWO) -m "slow or not slow"
 
 lint: $(VENV)/.test
@@ -42,6 +42,11 @@ $(VENV)/.test: requirements-test.lock $(VENV)/.demo
 	  $(PIP) --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$(TORCH)"
 	touch $@
 
+# A GPU's compilers need none; they are wheels for Linux on x86-64 only.
+$(VENV)/.cuda-compile: requirements-cuda-compile.lock $(VENV)/.test
+	$(PIP) --no-deps --requirement requirements-cuda-compile.lock
+	touch $@
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -49,6 +54,8 @@ lock:
 	$(LOCK) pyproject.toml --output-file requirements.lock
 	$(LOCK) --extra test --constraint requirements.lock pyproject.toml | \
 	  grep -vE '^(torch|triton|cuda-|nvidia-)' > requirements-test.lock
+	$(LOCK) --extra cuda-compile --constraint requirements.lock pyproject.toml | \
+	  grep -E '^(jax-cuda|nvidia-cuda-nv)' > requirements-cuda-compile.lock
 
 clean:
 	rm -rf $(VENV) .cache runs

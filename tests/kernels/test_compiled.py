@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -40,6 +41,56 @@ def test_the_tpu_compiler_takes_the_kernel(tmp_path, chip):
         assert row["temporary_bytes"] < 3.5 * query
         live = 256 * 512 * row["kept_blocks"] * (1 if row["tables"] > 1 else 32)
         assert live * 4 * 128 <= row["flops"] < 3 * live * 4 * 128
+
+
+CUDA = ("jax_plugins.xla_cuda13", "nvidia")
+"""What the extra `cuda-compile` brings, with `nvdisasm` among the latter."""
+
+
+def absent() -> str | None:
+    """What is missing to compile for a GPU."""
+    for name in CUDA:
+        try:
+            found = importlib.util.find_spec(name)
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            return name
+    folders = importlib.util.find_spec("nvidia").submodule_search_locations
+    if not any((Path(each) / "cu13/bin/nvdisasm").exists() for each in folders):
+        return "nvdisasm"
+    return None
+
+
+@pytest.mark.skipif(
+    absent() is not None, reason=f"{absent()} is not here: flowjax-videollm[cuda-compile] brings it"
+)
+@pytest.mark.slow
+def test_the_gpu_kernel_becomes_sound_machine_code(tmp_path):
+    """In a process of its own: the compiler's output is dumped where the environment says."""
+    path = tmp_path / "compiled.json"
+    command = [sys.executable, "-m", "flowjax_benchmarks.kernel_gpu", "--json", str(path)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(path.read_text())
+    assert result["ptxas"]["release"]
+    assert {row["width"] for row in result["compiled"]} >= {64, 96, 128, 256}
+    for row in [*result["compiled"], *result["jaxs_own"]]:
+        assert row["target"] == "sm_90a"
+        assert row["spilled_bytes"] == row["stack_bytes"] == row["local_memory"] == 0, row["name"]
+        assert row["warnings"] == []
+        assert row["shared_bytes"] <= 227 * 1024
+        assert row["wgmma"] == row["wgmma_asked"] > 0
+        for visit in row["visits"].values():
+            assert visit["waits"] == 2  # one for scores, one for values: none is serialised
+    for row in result["compiled"]:
+        assert row["stray_descriptors"] == [], row["name"]
+    quickest = {row["name"]: row["visits"]["full"]["instructions"] for row in result["jaxs_own"]}
+    for row in result["compiled"]:
+        if row["width"] == 128:
+            assert row["visits"]["full"]["instructions"] <= 1.02 * quickest["causal False"]
 
 
 @pytest.mark.parametrize(
