@@ -1,33 +1,40 @@
 """The demo: the trained pair on its benchmark, from checkpoints and videos to figures.
 
 An image model and the video model tuned from it answer the same questions; the paper's four edge
-sets are swept on both, and what video tuning changed is printed and drawn per task.
+sets are swept on both, and what video tuning changed is printed and drawn per task. One answer of
+each task is read layer by layer, and all of it is put on one page.
 """
 
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 from rich.console import Console
 
 from flowjax.compilation import use_persistent_cache
+from flowjax.data.sample import Sample
 from flowjax.data.shapes.benchmark import write_benchmark
 from flowjax.data.shapes.tasks import VIDEO_TASKS
 from flowjax.data.tvbench import read_tvbench
 from flowjax.errors import FlowjaxError
 from flowjax.files import writing
 from flowjax.folders import is_free
-from flowjax.models.checkpoint import load_model
+from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.report.arrays import grouped
 from flowjax.report.curves import strongest
 from flowjax.report.pair import draw_pair
 from flowjax.report.table import JUDGED, LAYER, Table, judged, mean, tested_note
+from flowjax.runs.analysis import Analysis
+from flowjax.runs.page import page_of
 from flowjax.runs.run import analyse
 from flowjax_convert.run import convert
+from flowjax_experiments.attention import Attention
 from flowjax_experiments.evaluate import Evaluate, accuracies
+from flowjax_experiments.lens import Lens
+from flowjax_experiments.probability import Probability
 from flowjax_experiments.shapes import PAIR
 from flowjax_experiments.sweep import Sweep
 
@@ -66,11 +73,48 @@ def run(out: Path, *, per_task: int = PER_TASK, overwrite: bool) -> None:
         loaded = load_model(inputs / f"{name}-model")
         answered[name] = analyse(Evaluate(), loaded, samples, out / name / "answers").rows
         swept[name] = analyse(Sweep(window=WINDOW), loaded, samples, out / name / "sweep").rows
+    console.print("Reading one answer of each task, layer by layer")
+    looked = look_at(loaded, first_right(answered[MODELS[-1]], samples), out / MODELS[-1])
     report(swept, answered)
     path = draw_pair({f"{name} model": swept[name] for name in reversed(MODELS)}, out / "pair.png")
+    page = page_of(
+        [
+            *((Sweep, out / name / "sweep") for name in MODELS),
+            *looked,
+            *((Evaluate, out / name / "answers") for name in MODELS),
+        ]
+    )
     for name in MODELS:
         print(f"rows     {out / name / 'sweep' / 'results.parquet'} ({swept[name].num_rows})")
     print(f"figure   {path}")
+    print(f"report   {page.save(out / 'report.html')}")
+
+
+def first_right(answers: pa.Table, samples: Sequence[Sample]) -> list[Sample]:
+    """The first sample of every task that is answered correctly."""
+    right = set(answers.filter(answers["correct"])["sample_id"].to_pylist())
+    found: dict[str, Sample] = {}
+    for sample in samples:
+        if sample.sample_id in right:
+            found.setdefault(sample.task, sample)
+    return list(found.values())
+
+
+def look_at(
+    loaded: LoadedModel, samples: Sequence[Sample], out: Path
+) -> list[tuple[type[Analysis], Path]]:
+    """Words, attention, options and cut tokens of some samples, for a page to show."""
+    cut, tokens = "video->question", ("question_stem[*]->last", "question_stem[*]->options")
+    analyses = {
+        "lens": Lens(through="output", drawn=len(samples)),
+        "attention": Attention(cut=cut, drawn=len(samples)),
+        "probability": Probability(),
+        "tokens": Sweep(edge=tokens, window=WINDOW),
+    }
+    for name, analysis in analyses.items():
+        if samples:
+            analyse(analysis, loaded, samples, out / name)
+    return [(type(analysis), out / name) for name, analysis in analyses.items() if samples]
 
 
 def report(swept: Mapping[str, pa.Table], answered: Mapping[str, pa.Table]) -> None:

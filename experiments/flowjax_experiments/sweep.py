@@ -152,10 +152,11 @@ class Sweep(Analysis):
 
         Single tokens, of which every sample has others, are shown on a sample alone.
         """
-        groups = [run.rows.filter(~pc.match_substring(pc.field("edge"), "[")) for run in runs]
-        swept = zip(run_labels(runs), groups, strict=True)
-        shown = [flow.Swept(name, rows) for name, rows in swept if rows.num_rows]
-        return flow.sections(shown) if shown else []
+        whole = ~pc.match_substring(pc.field("edge"), "[")
+        every = [dataclasses.replace(run, rows=run.rows.filter(whole)) for run in runs]
+        shown = [run for run in every if run.rows.num_rows]
+        swept = zip(run_labels(shown), shown, strict=True)
+        return flow.sections([flow.Swept(name, run.rows) for name, run in swept]) if shown else []
 
     @staticmethod
     def on_sample(run: Run, sample_id: str) -> OnSample | None:

@@ -21,6 +21,7 @@ from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.progress import Advance
 from flowjax.report.page.sample import OnSample
 from flowjax.report.page.section import Picture, Section
+from flowjax.report.statistics import LEAST
 from flowjax.report.table import Table
 from flowjax.runs.each_sample import Chosen
 from flowjax.runs.finished import Run
@@ -270,7 +271,15 @@ class Analysis:
         Raises:
             FlowjaxError: see `report`.
         """
-        return [cls.section(index, run) for index, run in enumerate(runs)]
+        return [
+            cls.section(index, run) for index, run in enumerate(runs) if not cls._is_on_samples(run)
+        ]
+
+    @classmethod
+    def _is_on_samples(cls, run: Run) -> bool:
+        """Whether a run is of too few samples to say more than a page shows of one of them."""
+        names = run.rows["sample_id"].unique().to_pylist()
+        return len(names) < LEAST and cls.on_sample(run, names[0]) is not None
 
     @staticmethod
     def on_sample(run: Run, sample_id: str) -> OnSample | None:

@@ -9,7 +9,7 @@ from flowjax.errors import FlowjaxError
 from flowjax.lens.pictures import read_pictures
 from flowjax.report.page import sample
 from flowjax.report.page.page import Page, make_page
-from flowjax.report.page.section import LAST, Part, Section
+from flowjax.report.page.section import LAST, Folded, Part, Section
 from flowjax.report.table import Table
 from flowjax.runs.analysis import Analysis
 from flowjax.runs.finished import Run
@@ -64,7 +64,7 @@ def page_of_runs(found: dict[type[Analysis], list[Run]]) -> Page:
     runs = [run for own in found.values() for run in own]
     models = dict.fromkeys(m for run in runs for m in run.rows["model"].unique().to_pylist())
     notes = dict.fromkeys(n for run in runs for n in run.rows["model_note"].unique().to_pylist())
-    title = f"Information flow in {', '.join(models)}"
+    title = f"Information flow in {' and '.join(models)}"
     return make_page(title, sections, [note for note in notes if note])
 
 
@@ -89,9 +89,11 @@ def made_section(found: dict[type[Analysis], list[Run]]) -> Section:
     for analysis, own in found.items():
         for run in own:
             title = f"flowjax {analysis.name()}: {run.path.name}"
-            parts.append(Table(title, ["", ""], [], _lines(run)))
+            own_parts: list[Part] = [Table(title, ["what", "value"], [], _lines(run))]
             if run.failures.num_rows:
-                parts.append(_failures(run))
+                own_parts.append(_failures(run))
+            models = ", ".join(run.rows["model"].unique().to_pylist())
+            parts.append(Folded(f"{title} ({models})", own_parts))
     return Section(LAST, "How it was made", LEAD, parts)
 
 

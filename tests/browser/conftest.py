@@ -10,17 +10,20 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
+def find_chromium(playwright) -> str | None:
+    """Where a browser is: the system's, or the one that playwright installed."""
+    own = playwright.chromium.executable_path
+    return next(filter(None, map(shutil.which, NAMES)), own if os.path.exists(own) else None)
+
+
 @pytest.fixture(scope="session")
 def chromium():
-    """A headless Chromium: the system's, or the one that playwright installed."""
+    """A headless Chromium."""
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
-        own = playwright.chromium.executable_path
-        found = next(filter(None, map(shutil.which, NAMES)), own if os.path.exists(own) else None)
+        found = find_chromium(playwright)
         if found is None:
-            pytest.skip(
-                f"no browser: none of {', '.join(NAMES)}, and playwright has none installed"
-            )
+            pytest.skip(f"no browser: none of {', '.join(NAMES)}, and none of playwright's own")
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         browser.close()

@@ -126,6 +126,8 @@ def test_the_sample_by_layer_and_frame(opened, report):
     page.locator("#sample input[type=range]").first.fill("2")
     assert "layer 2" in panel.inner_text() and panel.inner_html() != before
     assert "cut: video > question" in page.locator("#sample .panels").inner_text()
+    page.locator("#sample .strip button").nth(1).click()
+    assert page.locator("#sample .strip .chosen").inner_text().startswith("2:")
     page.locator("#sample .strip button").nth(3).click()
     assert page.locator("#sample .strip .chosen").inner_text().startswith("4:")
     page.locator("#sample .place[tabindex='0']").first.focus()

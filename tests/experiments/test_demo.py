@@ -31,6 +31,13 @@ def test_it_prints_and_draws(demo):
     assert "video->question" in result.out or "question->last" in result.out
     with Image.open(out / "pair.png") as image:
         assert image.width > 1000
+    page = out / "report.html"
+    assert result.out.splitlines()[-1] == f"report   {page}"
+    assert page.stat().st_size < 5e6
+    text = page.read_text()
+    for section in ("flow", "sample", "curves", "evaluate-1", "made"):
+        assert f'<section id="{section}"' in text
+    assert 'class="widget" data-kind="sample"' in text
 
 
 def test_the_video_model_knows_what_the_image_model_does_not(demo):

@@ -194,6 +194,9 @@ def flow_data(
                     "task": tasks.setdefault(task, len(tasks)),
                     "n": max((at.curve.samples for at in found), default=0),
                     "edges": numbers,
+                    "effects": sum(
+                        at.interval(i).is_effect for at in found for i in range(len(at.p))
+                    ),
                     "stages": [
                         {
                             "name": at.stage.name,
@@ -212,6 +215,7 @@ def flow_data(
     return {
         "window": window,
         "beside": beside,
+        "start": _liveliest(shown),
         "layers": max(every_layer),
         **lanes(drawn),
         "sets": [
@@ -233,6 +237,12 @@ def flow_data(
         "tasks": list(tasks),
         "views": shown,
     }
+
+
+def _liveliest(shown: Sequence[Mapping[str, Any]]) -> int:
+    """The run with the most edges that are effects over all tasks; the first of equals."""
+    first = {view["run"]: view["effects"] for view in reversed(shown)}
+    return max(sorted(first), key=lambda run: first[run])
 
 
 def _numbers(at: JudgedCurve) -> list[Any]:

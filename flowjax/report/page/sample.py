@@ -141,7 +141,7 @@ def _sample(one: OnSample, named: bool) -> dict[str, Any]:
                 "layers": list(cut.layer),
                 "change": np.round(cut.change, 2).tolist(),
             }
-            for cut in one.tokens
+            for cut in sorted(one.tokens, key=lambda cut: -float(np.abs(cut.change).max()))
         ],
         "options": one.options
         and {

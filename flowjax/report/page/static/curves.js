@@ -4,7 +4,7 @@ const MOST_LINES = 7, DASHES = ["", "6 4", "2 3", "9 3 2 3", "4 2", "1 3", "12 4
 const LINE_COLOURS = ["#0060A8", "#D55E00", "#008F6B", "#C9609E", "#222222", "#6B6BD6", "#8A6D00"];
 
 WIDGETS.curves = function (root, data) {
-  const state = { run: 0, task: 0 };
+  const state = { run: data.start, task: 0 };
   const charts = make("div", { class: "charts" });
   const controls = make("div", { class: "controls" });
   function update() {
@@ -17,7 +17,7 @@ WIDGETS.curves = function (root, data) {
     charts.replaceChildren(...(panels.length ? panels : ["This run has no rows of this task."]));
   }
   if (data.runs.length > 1) {
-    controls.append(select("Model", data.runs.map((run) => run.label), 0, (value) => {
+    controls.append(select("Model", data.runs.map((run) => run.label), data.start, (value) => {
       state.run = value; update();
     }));
   }

@@ -4,7 +4,7 @@ const LANE = 54, TOP = 30, GAP = 12, THICK = 30, THIN = 1.1;
 
 WIDGETS.flow = function (root, data) {
   const heads = [...new Set(data.edges.map((edge) => edge.head))].sort((a, b) => a - b);
-  const state = { run: 0, task: 0, head: heads[0], least: 0, off: new Set() };
+  const state = { run: data.start, task: 0, head: heads[0], least: 0, off: new Set() };
   const maps = [];
   const view = (run, task) => data.views.find((v) => v.run === run && v.task === task);
   const holder = make("div", { class: data.beside ? "many" : "" });
@@ -29,7 +29,7 @@ WIDGETS.flow = function (root, data) {
 
   const controls = make("div", { class: "controls" });
   if (!data.beside && data.runs.length > 1) {
-    controls.append(select("Model", data.runs.map((run) => run.label), 0, (value) => {
+    controls.append(select("Model", data.runs.map((run) => run.label), data.start, (value) => {
       state.run = value; update();
     }));
   }
@@ -103,7 +103,7 @@ function placed(data) {
       bottom: lane[data.lanes[one.last].id] + LANE / 2 + GAP * (below + 0.4),
     };
   });
-  return { lane, box, height: y + 34 };
+  return { lane, box, height: y + 66 };
 }
 
 function drawMap(holder, data, shown, options) {
@@ -127,14 +127,23 @@ function drawMap(holder, data, shown, options) {
     const x = label + column * (layer - 0.5);
     if (column > 26 || layer % 2) {
       svg.append(draw("text", { class: "axis", x, y: 14, "text-anchor": "middle" }, layer));
-      svg.append(draw("text", { class: "axis", x, y: at.height - 18, "text-anchor": "middle" }, layer));
+      svg.append(draw("text", { class: "axis", x, y: at.height - 50, "text-anchor": "middle" }, layer));
     }
     if (layer > 1) {
-      svg.append(draw("line", { x1: x - column / 2, x2: x - column / 2, y1: TOP - 8, y2: at.height - 34,
+      svg.append(draw("line", { x1: x - column / 2, x2: x - column / 2, y1: TOP - 8, y2: at.height - 64,
         stroke: "#e8ebef" }));
     }
   }
-  svg.append(draw("text", { class: "axis", x: label, y: at.height - 3 }, "layer, from 1 (centre of the window)"));
+  svg.append(draw("text", { class: "axis", x: narrow ? 2 : label, y: at.height - 32 }, "layer, from 1 (centre of the window); widths below"));
+  // How wide a change is.
+  const scale = Math.min(THICK, column * 0.75) / 100, right = width - 8;
+  const unit = options.difference ? " points" : "%";
+  [100, 50, 10].forEach((value, i) => {
+    const x = right - 100 * i, y = at.height - 8;
+    svg.append(draw("text", { class: "axis", x, y, "text-anchor": "end" }, `${value}${unit}`));
+    svg.append(draw("line", { x1: x - 90, x2: x - (options.difference ? 66 : 40), y1: y - 5, y2: y - 5,
+      stroke: "#8a94a3", "stroke-width": value * scale }));
+  });
   data.lanes.forEach(({ id, label: text }) => {
     const y = at.lane[id];
     svg.append(draw("line", { x1: label, x2: width - 6, y1: y, y2: y, stroke: "#9aa4b2" }));
@@ -143,7 +152,7 @@ function drawMap(holder, data, shown, options) {
       x: 2, y: y + 4 + 15 * (i - (words.length - 1) / 2),
     }, word))));
   });
-  const marks = shown ? ribbons(data, shown, { ...options, label, column, at }) : [];
+  const marks = shown ? ribbons(data, shown, { ...options, label, column, scale, at }) : [];
   // Hairlines first, then ribbons from wide to narrow, so that all can be seen and reached.
   [...marks].sort((a, b) => a.ribbon - b.ribbon || b.size - a.size)
     .forEach((mark) => svg.append(mark.node));
@@ -159,7 +168,7 @@ function ribbons(data, shown, o) {
     return edge.parts.length && edge.head === o.head && !o.off.has(edge.set);
   });
   const slots = Math.max(1, own.length);
-  const scale = Math.min(THICK, o.column * 0.75) / 100;
+  const scale = o.scale;
   const marks = [];
   own.forEach(([index, n, layers, mean, low, high, p], slot) => {
     const edge = data.edges[index];

@@ -23,7 +23,8 @@ WIDGETS.sample = function (root, data) {
         text: (value) => `${value} of ${one.layers}` }, (value) => { state.layer = value - 1; update(); }));
     }
     if (one.frames.length > 1) {
-      state.frame = one.frames.length >> 1;
+      const seen = one.attention[0]?.frames[state.layer];
+      state.frame = seen ? seen.indexOf(Math.max(...seen)) : one.frames.length >> 1;
       const frames = slider("Frame", { min: 1, max: one.frames.length, value: state.frame + 1,
         text: (value) => `${value} of ${one.frames.length}` }, (value) => { state.frame = value - 1; update(); });
       state.show = (index) => {
