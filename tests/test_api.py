@@ -14,8 +14,8 @@ import pytest
 
 import flowjax as fj
 from flowjax.api.forward import unedited
+from flowjax.data.benchmark import read_benchmark
 from flowjax.data.shapes.benchmark import write_benchmark
-from flowjax.data.tvbench import read_tvbench
 from flowjax.models.edit import check_site
 from flowjax_convert.run import convert
 from flowjax_experiments.shapes import PAIR
@@ -52,7 +52,7 @@ def put(model, sample, **options):
 
 @pytest.fixture(scope="session")
 def asked(model, shapes):
-    return put(model, read_tvbench(shapes)[0])
+    return put(model, read_benchmark(shapes)[0])
 
 
 def test_asked(asked, model):
@@ -121,7 +121,7 @@ def test_patching_the_reversed_videos_states(asked, model, shapes):
 
     Every row of the figure is a group, every column a layer.
     """
-    other = put(model, read_tvbench(shapes)[0], order="reversed")
+    other = put(model, read_benchmark(shapes)[0], order="reversed")
     assert other.answer != asked.answer, "the question does not depend on the order of the frames"
     states = fj.forward(other, keep=fj.Keep(hidden=True)).hidden
     frames = [cell for cell in asked.layout.cells if cell.startswith("frame_")]
@@ -148,7 +148,7 @@ def test_patching_the_reversed_videos_states(asked, model, shapes):
 
 def test_edits_as_the_issue_writes_them(asked, model, shapes):
     clean = fj.forward(asked, keep=fj.Keep(hidden=True, outputs=("mlp",)))
-    other = put(model, read_tvbench(shapes)[0], order="reversed")
+    other = put(model, read_benchmark(shapes)[0], order="reversed")
     rows = asked.layout.positions("video")
     patched = fj.forward(
         other,

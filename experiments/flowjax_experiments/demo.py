@@ -15,10 +15,10 @@ import pyarrow as pa
 from rich.console import Console
 
 from flowjax.compilation import use_persistent_cache
+from flowjax.data.benchmark import read_benchmark
 from flowjax.data.sample import Sample
 from flowjax.data.shapes.benchmark import write_benchmark
 from flowjax.data.shapes.tasks import VIDEO_TASKS
-from flowjax.data.tvbench import read_tvbench
 from flowjax.errors import FlowjaxError
 from flowjax.files import writing
 from flowjax.folders import is_free
@@ -64,7 +64,7 @@ def run(out: Path, *, per_task: int = PER_TASK, overwrite: bool) -> None:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     console.print(f"Making {per_task} videos of each of {len(VIDEO_TASKS)} tasks")
     write_benchmark(inputs / "shapes", split="test", per_task=per_task, tasks=tuple(VIDEO_TASKS))
-    samples = read_tvbench(inputs / "shapes", tuple(VIDEO_TASKS))
+    samples = read_benchmark(inputs / "shapes", tuple(VIDEO_TASKS))
     swept: dict[str, pa.Table] = {}
     answered: dict[str, pa.Table] = {}
     for name in MODELS:

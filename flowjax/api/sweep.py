@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from flowjax.api.rows import Rows
 from flowjax.asked.asked import Asked, ask_sample
+from flowjax.data.benchmark import read_benchmark
 from flowjax.data.sample import Sample
-from flowjax.data.tvbench import read_tvbench
 from flowjax.errors import FlowjaxError
 from flowjax.layer_windows import EDGE_SETS
 from flowjax.models.checkpoint import LoadedModel
@@ -138,7 +138,7 @@ def _each(
     limit: int | None,
 ) -> Iterator[Asked]:
     if isinstance(asked, str | Path):
-        several: Sequence[Asked | Sample] = read_tvbench(Path(asked), limit=limit)
+        several: Sequence[Asked | Sample] = read_benchmark(Path(asked), limit=limit)
     elif isinstance(asked, Asked | Sample):
         several = [asked]
     else:

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from flowjax.asked.html import coloured_prompt, frame_strip, runs
+from flowjax.data.clip import read_clip
 from flowjax.data.frame_order import AS_IS, frame_order
 from flowjax.data.prompt import Question, VideoShape
 from flowjax.data.sample import Sample
-from flowjax.data.video import read_frames
 from flowjax.data.video_options import VideoOptions
 from flowjax.errors import FlowjaxError
 from flowjax.files import printable
@@ -218,7 +218,7 @@ def ask_sample(model: LoadedModel, sample: Sample, *, order: str = AS_IS) -> Ask
         raise FlowjaxError(sample.problem)
     answer = sample.question.answer
     true_id = None if answer is None else _letter_id(model, answer)
-    clip = read_frames(sample.video, model.frames, start=sample.start, end=sample.end, by=sample.by)
+    clip = read_clip(sample, model.frames)
     frames = clip.frames[frame_order(order, len(clip.frames), sample.sample_id)]
     pixel_values = model.preprocess(frames)
     timestamps = tuple(map(float, clip.timestamps))

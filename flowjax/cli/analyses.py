@@ -96,7 +96,8 @@ def _command(name: str, function: Callable[..., Any], said: str) -> Any:  # noqa
 
 def choosing(
     data: Annotated[
-        Path | None, typer.Option(help="A benchmark in TVBench's layout: json/ and video/.")
+        Path | None,
+        typer.Option(help="A benchmark's folder as published, or a table of questions."),
     ] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="A task of it; may be repeated. Default: all.")

@@ -1,31 +1,31 @@
 """Questions as `tensorflow_datasets` keeps them: ArrayRecord files, without TensorFlow.
 
-The files are named by what they hold. They are written under another name and renamed, so any
-number of processes may read and write at once; files that are damaged are written anew, and where
-nothing can be kept the questions are taken as they come.
+The folders are named by the digest of what they were made of. They are written under another name
+and renamed, so any number of processes may read and write at once; files that are damaged are
+written anew, and where nothing can be kept the questions are taken as they come.
 """
 
 import contextlib
-import hashlib
 import io
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from flowjax.cache import cache_folder
+from flowjax.data.entry import Entry
+from flowjax.data.samples import Kept, Row
 
-Fields = Mapping[str, Any]
-"""The features of `TVBench` with texts as `str`, and numbers of seconds as `float`."""
+SPLIT = "train"
+TOGETHER = 5_000
+"""Names of questions in one record of the index."""
 
-SPLIT = "questions"
-SECONDS = ("start", "end")
+TEXTS = ("task", "question", "answer", "video", "reference", "subtitles")
+NUMBERS = ("start", "end", "rate")
 
 
 class _Info(tfds.core.DatasetInfo):
@@ -33,33 +33,25 @@ class _Info(tfds.core.DatasetInfo):
         """No bucket has these questions; the library would leave an empty folder behind."""
 
 
-class TVBench(tfds.core.GeneratorBasedBuilder):
-    """The questions of one task; each example is one entry of its file.
+class _Builder(tfds.core.GeneratorBasedBuilder):
+    """Examples that are given, in their order; `FEATURES` are made by a subclass."""
 
-    `start` and `end` are "nan" where a question is about the whole video; they are texts, for the
-    library keeps numbers as float32.
-    """
+    VERSION = tfds.core.Version("3.0.0")
 
-    VERSION = tfds.core.Version("2.1.0")
-
-    def __init__(self, *, entries: Sequence[Fields], data_dir: Path) -> None:
-        self._entries = entries
+    def __init__(self, *, data_dir: Path, rows: Iterable[Row] = ()) -> None:
+        self._rows = rows
         super().__init__(data_dir=data_dir, file_format="array_record")
 
+    def _features(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _examples(self) -> Iterator[dict[str, Any]]:
+        raise NotImplementedError
+
     def _info(self) -> tfds.core.DatasetInfo:
-        text = tfds.features.Text()
-        features = {
-            "entry": tfds.features.Scalar(dtype=np.int64),
-            "question": text,
-            "candidates": tfds.features.Sequence(text),
-            "answer": text,
-            "video": text,
-            "start": text,
-            "end": text,
-        }
         return _Info(
             builder=self,
-            features=tfds.features.FeaturesDict(features),
+            features=tfds.features.FeaturesDict(self._features()),
             disable_shuffling=True,
         )
 
@@ -68,38 +60,107 @@ class TVBench(tfds.core.GeneratorBasedBuilder):
         return {SPLIT: self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, fields in enumerate(self._entries):
-            seconds = {name: repr(fields[name]) for name in SECONDS}
-            yield index, {**fields, **seconds}
+        yield from enumerate(self._examples())
 
 
-def kept(entries: Sequence[Fields]) -> Sequence[Fields]:
-    """The entries, from the cache or by way of it, in order."""
-    home = cache_folder("tvbench")
+class Questions(_Builder):
+    """The questions of one file; each example is one of its entries.
+
+    Numbers are "nan" where there are none; they are texts, for the library keeps numbers as
+    float32. An example with a `problem` is an entry that is not well formed.
+    """
+
+    def _features(self) -> dict[str, Any]:
+        text = tfds.features.Text()
+        names = ("sample_id", "problem", *TEXTS, *NUMBERS)
+        return {**dict.fromkeys(names, text), "options": tfds.features.Sequence(text)}
+
+    def _examples(self) -> Iterator[dict[str, Any]]:
+        for row in self._rows:
+            entry = row.entry
+            texts = {name: getattr(entry, name) if entry else "" for name in TEXTS}
+            numbers = {name: repr(getattr(entry, name)) if entry else "nan" for name in NUMBERS}
+            own = {"sample_id": row.sample_id, "problem": row.problem}
+            yield {**own, **texts, **numbers, "options": list(entry.options) if entry else []}
+
+
+class QuestionIndex(_Builder):
+    """What the questions of one file are called, many to an example."""
+
+    def _features(self) -> dict[str, Any]:
+        texts = tfds.features.Sequence(tfds.features.Text())
+        return {"ids": texts, "tasks": texts}
+
+    def _examples(self) -> Iterator[dict[str, Any]]:
+        rows = list(self._rows)
+        for start in range(0, len(rows), TOGETHER):
+            some = rows[start : start + TOGETHER]
+            tasks = [row.entry.task if row.entry else "" for row in some]
+            yield {"ids": [row.sample_id for row in some], "tasks": tasks}
+
+
+def kept(digest: str, rows: Callable[[], Iterable[Row]]) -> Kept:
+    """The questions with this digest, from the cache or by way of it.
+
+    Args:
+        digest: of the files that they are made of.
+        rows: makes them, where they are not there.
+
+    Raises:
+        FlowjaxError: an error of `rows`.
+    """
+    home = cache_folder("questions")
     if home is None:
-        return entries
-    text = json.dumps([str(TVBench.VERSION), *map(dict, entries)])
-    folder = home / hashlib.sha256(text.encode()).hexdigest()[:16]
-    found = _read(folder, entries)
-    if found is None and _write(folder, entries):
-        found = _read(folder, entries)
-    return entries if found is None else found
+        return Kept.of(list(rows()))
+    folder = home / digest[:24]
+    found = open_questions(folder)
+    if found is None:
+        made = list(rows())
+        if write_questions(folder, made):
+            found = open_questions(folder)
+        if found is None:
+            return Kept.of(made)
+    return _mending(found, folder, rows)
 
 
-def _read(folder: Path, entries: Sequence[Fields]) -> Sequence[Fields] | None:
-    """None where there are no files, or damaged ones."""
+def _mending(found: Kept, folder: Path, rows: Callable[[], Iterable[Row]]) -> Kept:
+    """Questions whose files are written anew where one turns out to be damaged."""
+    mended: list[Kept] = []
+
+    def read(index: int) -> Row:
+        if not mended:
+            try:
+                return found.read(index)
+            except Exception:  # whatever the library and its C++ code raise
+                made = list(rows())
+                write_questions(folder, made)
+                mended.append(Kept.of(made))
+        return mended[0].read(index)
+
+    return Kept(found.ids, found.tasks, read)
+
+
+def open_questions(folder: Path) -> Kept | None:
+    """What `write_questions` wrote; None where there are no files, or damaged ones."""
     try:
         if not folder.is_dir():
             return None
-        builder = TVBench(entries=entries, data_dir=folder)
-        source = builder.as_data_source(SPLIT)  # pyright: ignore[reportCallIssue] - decorated
-        found = [_fields(source[index]) for index in range(len(source))]
+        index = QuestionIndex(data_dir=folder).as_data_source(SPLIT)  # pyright: ignore[reportCallIssue] - decorated
+        names = [index[number] for number in range(len(index))]
+        ids = [name.decode() for some in names for name in some["ids"]]
+        tasks = [name.decode() for some in names for name in some["tasks"]]
+        source = Questions(data_dir=folder).as_data_source(SPLIT)  # pyright: ignore[reportCallIssue] - decorated
+        if not len(source) == len(ids) == len(tasks):
+            return None
+        for number in {0, len(ids) - 1} if ids else ():
+            if _row(source[number]).sample_id != ids[number]:
+                return None
     except Exception:  # whatever the library and its C++ code raise
         return None
-    return found if len(found) == len(entries) else None
+    return Kept(ids, tasks, lambda number: _row(source[number]))
 
 
-def _write(folder: Path, entries: Sequence[Fields]) -> bool:
+def write_questions(folder: Path, rows: Sequence[Row]) -> bool:
     """Put files in the place of what is there; whether that could be done."""
     private = None
     try:
@@ -107,8 +168,9 @@ def _write(folder: Path, entries: Sequence[Fields]) -> bool:
         tfds.disable_progress_bar()
         # What it says of its progress would stand among our results.
         with contextlib.redirect_stdout(io.StringIO()):
-            TVBench(entries=entries, data_dir=private / "new").download_and_prepare()
-        if folder.exists() and _read(folder, entries) is None:
+            for builder in (Questions, QuestionIndex):
+                builder(data_dir=private / "new", rows=rows).download_and_prepare()
+        if folder.exists() and not _is_sound(folder, len(rows)):
             os.rename(folder, private / "damaged")
         if not folder.exists():
             os.rename(private / "new", folder)
@@ -120,11 +182,20 @@ def _write(folder: Path, entries: Sequence[Fields]) -> bool:
     return True
 
 
-def _fields(example: Mapping[str, Any]) -> dict[str, Any]:
-    texts = {name: example[name].decode() for name in ("question", "answer", "video")}
-    return {
-        **texts,
-        "entry": int(example["entry"]),
-        "candidates": [candidate.decode() for candidate in example["candidates"]],
-        **{name: float(example[name]) for name in SECONDS},
-    }
+def _is_sound(folder: Path, count: int) -> bool:
+    """Whether every question can be read."""
+    found = open_questions(folder)
+    try:
+        return found is not None and len([found[i] for i in range(len(found.ids))]) == count
+    except Exception:  # whatever the library and its C++ code raise
+        return False
+
+
+def _row(example: Mapping[str, Any]) -> Row:
+    sample_id, problem = (example[name].decode() for name in ("sample_id", "problem"))
+    if problem:
+        return Row(sample_id, None, problem)
+    texts = {name: example[name].decode() for name in TEXTS}
+    numbers = {name: float(example[name]) for name in NUMBERS}
+    options = tuple(option.decode() for option in example["options"])
+    return Row(sample_id, Entry(**texts, **numbers, options=options))

@@ -23,8 +23,12 @@ UNREADABLE = Question("(could not be read)", ())
 class Sample:
     """One question about one video.
 
+    video: a file, or a folder of frames.
     start, end: seconds of the video that the question is about; None for its ends.
     by: how they become frames.
+    rate: frames a second of a folder of frames.
+    reference: the true answer to an open question; empty where it is not known.
+    subtitles: a file of them, where there is one.
     problem: why it cannot be asked, if its benchmark's file, which `video` is then, says so.
     """
 
@@ -35,4 +39,7 @@ class Sample:
     start: int | float | None = None
     end: int | float | None = None
     by: Clock = "display"
+    rate: float | None = None
+    reference: str = ""
+    subtitles: Path | None = None
     problem: str = ""

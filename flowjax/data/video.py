@@ -93,13 +93,10 @@ def read_frames(
     path = Path(path)
     if not callable(num_frames) and num_frames < 1:
         raise FlowjaxError(f"{num_frames} frames asked for; at least 1 is needed")
-    _check_part(start, end)
+    check_part(start, end)
     container = inspect(path)
     first, last = _part(path, container, start, end, by)
-    if callable(num_frames):
-        indices = first + num_frames(last - first + 1, container.fps)
-    else:
-        indices = frame_indices(first, last, num_frames)
+    indices = choose_frames(num_frames, first, last, container.fps)
     wanted, back = np.unique(indices, return_inverse=True)
     frames = _decode_in_time(path, container, wanted)
     duration = float(container.timestamps[-1]) + 1 / container.fps
@@ -107,7 +104,21 @@ def read_frames(
     return VideoClip(frames[back], indices, shown, container.fps, duration)
 
 
-def _check_part(start: int | float | None, end: int | float | None) -> None:
+def choose_frames(
+    num_frames: int | Choose, first: int, last: int, fps: float
+) -> Int64[np.ndarray, " frames"]:
+    """Which of the frames `first` to `last` are taken."""
+    if callable(num_frames):
+        return first + num_frames(last - first + 1, fps)
+    return frame_indices(first, last, num_frames)
+
+
+def check_part(start: int | float | None, end: int | float | None) -> None:
+    """Refuse seconds that are no part of a video.
+
+    Raises:
+        FlowjaxError: not finite, or `end` not after `start`.
+    """
     for name, value in (("start", start), ("end", end)):
         if value is not None and not math.isfinite(value):
             raise FlowjaxError(f"{name} is {value}; a number of seconds is needed")

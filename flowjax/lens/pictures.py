@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from flowjax.data.clip import read_clip
 from flowjax.data.sample import Sample
-from flowjax.data.video import read_frames
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, writing
 from flowjax.models.checkpoint import LoadedModel
@@ -45,11 +45,9 @@ def pictures_of(loaded: LoadedModel, sample: Sample, count: int, layers: Sequenc
         layers: of which something is to be drawn.
 
     Raises:
-        FlowjaxError: see `read_frames`.
+        FlowjaxError: see `read_clip`.
     """
-    clip = read_frames(
-        sample.video, loaded.frames, start=sample.start, end=sample.end, by=sample.by
-    )
+    clip = read_clip(sample, loaded.frames)
     chosen = np.arange(count) * len(clip.frames) // count
     frames = loaded.preprocess.seen(clip.frames[chosen])
     small = np.stack([_smaller(frame) for frame in frames])

@@ -216,7 +216,7 @@ class Analysis:
         """
         return load_model(model)
 
-    def samples(self, questions: Selection) -> tuple[Sample, ...]:
+    def samples(self, questions: Selection) -> Sequence[Sample]:
         """The samples that are asked.
 
         Raises:

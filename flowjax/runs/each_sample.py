@@ -98,8 +98,8 @@ def each_sample(
             raise FlowjaxError(f"sample {sample.sample_id!r}: the true option is not known")
         return ask_sample(loaded, sample, order=order), made_of(sample)
 
-    for sample in samples:
-        if strict and sample.problem:
+    for sample in samples if strict else ():
+        if sample.problem:
             raise FlowjaxError(sample.problem)
 
     if out is None:

@@ -1,5 +1,6 @@
 """Which questions are asked: a benchmark's, or one about one video."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -8,6 +9,7 @@ import numpy as np
 
 from flowjax.data.prompt import Question
 from flowjax.data.sample import Sample
+from flowjax.data.samples import Samples
 from flowjax.data.video_options import AS_CHECKPOINT, VideoOptions
 from flowjax.errors import FlowjaxError
 from flowjax.files import printable
@@ -20,7 +22,7 @@ Chosen = Literal["correct", "wrong", "all"]
 class Selection:
     """As the command line gives it: `data` and what follows it, or `video` and what follows it.
 
-    data: a benchmark's folder (see `flowjax.data.tvbench`).
+    data: a benchmark's folder or a table of questions (see `flowjax.data.benchmarks`).
     tasks: of it; all where empty.
     limit: the first so many questions of each task.
     sample_size: so many questions of each task, drawn at random; all of a task that has fewer.
@@ -92,17 +94,17 @@ class Selection:
         """Whether it is one question about one video."""
         return self.data is None
 
-    def read(self) -> tuple[Sample, ...]:
+    def read(self) -> Sequence[Sample]:
         """The questions.
 
         Raises:
-            FlowjaxError: see `read_tvbench`.
+            FlowjaxError: see `read_benchmark`.
         """
         if self.data is not None:
             # tensorflow_datasets takes a second to import, which one question need not wait for.
-            from flowjax.data.tvbench import read_tvbench  # noqa: PLC0415 - see above
+            from flowjax.data.benchmark import read_benchmark  # noqa: PLC0415 - see above
 
-            return self._drawn(read_tvbench(self.data, self.tasks, self.limit))
+            return self._drawn(read_benchmark(self.data, self.tasks, self.limit))
         assert self.video is not None and self.question is not None
         question = Question(self.question, self.options, self.answer)
         return (Sample(printable(self.video.name), "", self.video, question),)
@@ -114,20 +116,20 @@ class Selection:
             return {}
         return {"sample_size": self.sample_size, "seed": self.seed or 0}
 
-    def _drawn(self, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+    def _drawn(self, samples: Samples) -> Samples:
         """A random subset of every task, in the order of the questions; all without a size.
 
         A task's subset does not depend on which other tasks are asked for.
         """
         if self.sample_size is None:
             return samples
-        kept: set[str] = set()
-        for task in dict.fromkeys(sample.task for sample in samples):
-            names = [sample.sample_id for sample in samples if sample.task == task]
+        kept: list[int] = []
+        for task in dict.fromkeys(samples.tasks):
+            places = [index for index, own in enumerate(samples.tasks) if own == task]
             rng = np.random.default_rng([self.seed or 0, *task.encode()])
-            size = min(self.sample_size, len(names))
-            kept |= {names[index] for index in rng.choice(len(names), size, replace=False)}
-        return tuple(sample for sample in samples if sample.sample_id in kept)
+            size = min(self.sample_size, len(places))
+            kept += [places[index] for index in rng.choice(len(places), size, replace=False)]
+        return samples.only(sorted(kept))
 
     def chosen(self, default: Chosen) -> Chosen:
         """Which of the samples count; all where there is only one."""

@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from flowjax.data.clip import video_digest
 from flowjax.data.sample import Sample
+from flowjax.data.samples import Samples
 from flowjax.models.checkpoint import LoadedModel, checkpoint_digest
 from flowjax.version import __version__
 
@@ -27,7 +28,10 @@ def sample_settings(samples: Sequence[Sample]) -> dict[str, Any]:
     What they ask and show is recorded with the rows of each (`made_of`), so that one that could not
     be read may be mended.
     """
-    names = [(sample.sample_id, sample.task) for sample in samples]
+    if isinstance(samples, Samples):  # which knows them without reading any
+        names = list(zip(samples.ids, samples.tasks, strict=True))
+    else:
+        names = [(sample.sample_id, sample.task) for sample in samples]
     return {
         "samples": len(samples),
         "questions": hashlib.sha256(repr(names).encode()).hexdigest(),
@@ -40,14 +44,6 @@ def made_of(sample: Sample) -> str:
     fields = (
         (sample.sample_id, sample.task, question.stem, question.options, question.answer),
         (sample.start, sample.end, sample.by, video_digest(sample.video)),
+        *(() if sample.rate is None else (sample.rate,)),
     )
     return hashlib.sha256(repr(fields).encode()).hexdigest()
-
-
-def video_digest(path: Path) -> str:
-    """SHA-256 of a file; empty where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError):  # ValueError: a null character in the path
-        return ""

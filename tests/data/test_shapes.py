@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from flowjax.data.benchmark import read_benchmark
 from flowjax.data.shapes import questions as ask
 from flowjax.data.shapes.benchmark import FRAMES, TASKS, write_benchmark
 from flowjax.data.shapes.paint import frames
@@ -19,7 +20,6 @@ from flowjax.data.shapes.world import (
     STILL,
     held_out,
 )
-from flowjax.data.tvbench import read_tvbench
 from flowjax.data.video import read_frames
 from flowjax.errors import FlowjaxError
 
@@ -159,7 +159,7 @@ def test_the_benchmark_is_tvbench_and_the_same_from_a_seed(tmp_path, monkeypatch
     differs = [(tmp_path / "one" / f).read_bytes() != (tmp_path / "other" / f).read_bytes()
                for f in files]  # fmt: skip
     assert any(differs)
-    samples = read_tvbench(tmp_path / "one")
+    samples = read_benchmark(tmp_path / "one")
     assert len(samples) == 2 * len(TASKS)
     for sample in samples:
         clip = read_frames(sample.video, 8, start=sample.start, end=sample.end)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flowjax.data.tvbench import read_tvbench
+from flowjax.data.benchmark import read_benchmark
 from flowjax.errors import FlowjaxError
 
 GOOD = {"question": "What moves?", "candidates": ["a", "b"], "answer": "b", "video": "clip.mp4"}
@@ -38,7 +38,7 @@ def test_questions_come_in_the_files_order(benchmark):
     many = [GOOD | {"question": f"Number {index}? é"} for index in range(30)]
     timed = [GOOD | {"start": 1, "end": 2.5, "candidates": [1, 2], "answer": 2}]
     folder = benchmark(object_count=many, action_localization=timed)
-    samples = read_tvbench(folder)
+    samples = read_benchmark(folder)
     assert [s.sample_id for s in samples] == [
         "action_localization/0",
         *(f"object_count/{index}" for index in range(30)),
@@ -48,20 +48,20 @@ def test_questions_come_in_the_files_order(benchmark):
     assert samples[7].question.stem == "Number 6? é"
     assert samples[7].start is None and samples[7].end is None
     assert samples[7].video == folder / "video" / "object_count" / "clip.mp4"
-    chosen = read_tvbench(folder, ["object_count"], limit=3)
+    chosen = read_benchmark(folder, ["object_count"], limit=3)
     assert [s.sample_id for s in chosen] == [f"object_count/{index}" for index in range(3)]
 
 
 def test_nothing_is_left_among_temporary_files(benchmark, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    read_tvbench(benchmark(a=[GOOD]))
+    read_benchmark(benchmark(a=[GOOD]))
     assert {path.name for path in tmp_path.iterdir()} == {"benchmark", "cache"}
 
 
 def test_a_changed_file_is_read_anew(benchmark):
-    assert read_tvbench(benchmark(a=[GOOD]))[0].question.stem == "What moves?"
+    assert read_benchmark(benchmark(a=[GOOD]))[0].question.stem == "What moves?"
     changed = benchmark(a=[GOOD | {"question": "What else?"}])
-    assert read_tvbench(changed)[0].question.stem == "What else?"
+    assert read_benchmark(changed)[0].question.stem == "What else?"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_changed_file_is_read_anew(benchmark):
         ({"candidates": "ab"}, "entry 1: candidates must be a list"),
         ({"candidates": ["b"]}, "entry 1: candidates must be 2 to 26; it has 1"),
         ({"candidates": ["b", " "]}, r"entry 1: option \(B\) is empty"),
-        ({"candidates": ["b", "c", "c"]}, "entry 1: candidates has 'c' 2 times"),
+        ({"candidates": ["b", "c", "b"]}, "entry 1: candidates has 'b' 2 times"),
         ({"candidates": ["b", "\udc00"]}, r"entry 1: option \(B\) is no text: character 0"),
         ({"answer": "c"}, "entry 1: answer 'c' must be one of the candidates"),
         ({"video": "../../secret.mp4"}, "entry 1: video .* must lie in the task's folder"),
@@ -85,7 +85,7 @@ def test_a_changed_file_is_read_anew(benchmark):
 )
 def test_one_bad_entry_is_a_sample_that_says_so(benchmark, change, message):
     folder = benchmark(moving_direction=[GOOD, GOOD | change, GOOD])
-    samples = read_tvbench(folder)
+    samples = read_benchmark(folder)
     assert [sample.sample_id for sample in samples] == [f"moving_direction/{i}" for i in range(3)]
     assert not samples[0].problem and samples[2].question.stem == "What moves?"
     assert re.search(r"moving_direction\.json: " + message, samples[1].problem)
@@ -105,21 +105,21 @@ def test_one_bad_entry_is_a_sample_that_says_so(benchmark, change, message):
 def test_a_bad_file_of_one_task_is_no_matter_to_others(benchmark, text, message):
     folder = benchmark(a=[GOOD], b=[GOOD])
     (folder / "json" / "a.json").write_bytes(text)
-    bad, good = read_tvbench(folder)
+    bad, good = read_benchmark(folder)
     assert "a.json" in bad.problem and message in bad.problem and "\n" not in bad.problem
     assert good.sample_id == "b/0" and not good.problem
-    (only,) = read_tvbench(folder, ["b"])
+    (only,) = read_benchmark(folder, ["b"])
     assert only == good
 
 
 def test_bad_folders_tasks_and_limits(benchmark, tmp_path):
-    with pytest.raises(FlowjaxError, match="not a benchmark in TVBench's layout"):
-        read_tvbench(tmp_path)
+    with pytest.raises(FlowjaxError, match=r"not a benchmark's folder\. .*tvbench: json/<task>"):
+        read_benchmark(tmp_path)
     folder = benchmark(a=[GOOD], b=[GOOD])
     with pytest.raises(FlowjaxError, match=r"task 'c' does not exist; .* has a, b"):
-        read_tvbench(folder, ["c"])
+        read_benchmark(folder, ["c"])
     with pytest.raises(FlowjaxError, match="at least 1"):
-        read_tvbench(folder, limit=0)
+        read_benchmark(folder, limit=0)
 
 
 def test_files_that_nobody_meant_and_names_of_any_kind(benchmark):
@@ -127,7 +127,7 @@ def test_files_that_nobody_meant_and_names_of_any_kind(benchmark):
     (folder / "json" / "._a.json").write_bytes(b"\0\5\x16\7Mac OS X")
     marked = b"\xef\xbb\xbf" + json.dumps([GOOD]).encode()
     Path(os.fsdecode(os.fsencode(folder) + b"/json/caf\xe9.json")).write_bytes(marked)
-    samples = read_tvbench(folder)
+    samples = read_benchmark(folder)
     assert [sample.task for sample in samples] == ["a", "caf\\xe9", "two words"]
     assert not any(sample.problem for sample in samples)
     assert os.fsencode(samples[1].video).endswith(b"video/caf\xe9/clip.mp4")
@@ -135,11 +135,11 @@ def test_files_that_nobody_meant_and_names_of_any_kind(benchmark):
 
 @pytest.fixture
 def cache(tmp_path):
-    return tmp_path / "cache" / "flowjax" / "tvbench"
+    return tmp_path / "cache" / "flowjax" / "questions"
 
 
 def questions(folder):
-    samples = read_tvbench(folder)
+    samples = read_benchmark(folder)
     assert not any(sample.problem for sample in samples)
     return [sample.question.stem for sample in samples]
 
@@ -182,8 +182,10 @@ def test_a_damaged_cache_is_repaired(benchmark, cache):
 def test_readers_at_once_on_a_fresh_cache(benchmark, cache):
     """Each finds none, makes its own, and one of them stays."""
     folder = benchmark(a=[GOOD | {"question": f"Number {index}?"} for index in range(20)])
-    code = "import sys; from pathlib import Path; from flowjax.data.tvbench import read_tvbench\n"
-    code += "sys.stdin.read(); print(len(read_tvbench(Path(sys.argv[1]))))"
+    code = (
+        "import sys; from pathlib import Path; from flowjax.data.benchmark import read_benchmark\n"
+    )
+    code += "sys.stdin.read(); print(len(read_benchmark(Path(sys.argv[1]))))"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     readers = [
         subprocess.Popen(

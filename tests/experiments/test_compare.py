@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flowjax.asked.asked import ask_sample
-from flowjax.data.tvbench import read_tvbench
+from flowjax.data.benchmark import read_benchmark
 from flowjax.edges import Edge, Knockout
 from flowjax.models.checkpoint import load_model
 from flowjax.sweeps.reference import full_forwards
@@ -50,7 +50,7 @@ def test_side_a_is_the_sweep_of_model_a(run, swept):
 
 def test_cuts_are_full_forwards_of_both_models(run, answering, other, benchmark):
     table = pq.read_table(run[0] / "results.parquet")
-    sample = read_tvbench(benchmark, limit=2)[1]
+    sample = read_benchmark(benchmark, limit=2)[1]
     rows = table.filter(pc.field("sample_id") == sample.sample_id)
     edges = (Edge.parse("cross_frame"),)
     for side, path in (("a", answering), ("b", other)):

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flowjax.asked.asked import ask_sample
-from flowjax.data.tvbench import read_tvbench
+from flowjax.data.benchmark import read_benchmark
 from flowjax.edges import Edge, Knockout
 from flowjax.models.checkpoint import load_model
 from flowjax.report.canvas import save_figure
@@ -40,7 +40,7 @@ def test_cut_and_still_answers_are_those_of_full_forwards(run, answering, benchm
     loaded = load_model(answering)
     decoder = loaded.model.decoder
     every = Knockout((Edge.parse("cross_frame"),), tuple(range(decoder.config.layers)))
-    for sample in read_tvbench(benchmark, limit=2):
+    for sample in read_benchmark(benchmark, limit=2):
         as_is = ask_sample(loaded, sample)
         still = ask_sample(loaded, sample, order="repeated")
         logits = full_forwards(decoder, as_is.embedded, as_is.prompt.layout, [every]).collect(1)

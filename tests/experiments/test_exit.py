@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from flowjax.asked.asked import ask_sample
-from flowjax.data.tvbench import read_tvbench
+from flowjax.data.benchmark import read_benchmark
 from flowjax.errors import FlowjaxError
 from flowjax.lens.early_exit import calibrate, exits, settled
 from flowjax.models.checkpoint import load_model
@@ -32,7 +32,7 @@ def test_the_last_layer_is_the_model(run, answering, benchmark):
     loaded = load_model(answering)
     layers = loaded.config.decoder.layers
     letters = [loaded.tokenizer.token_to_id(letter) for letter in "ABCD"]
-    for sample in read_tvbench(benchmark, limit=2):
+    for sample in read_benchmark(benchmark, limit=2):
         prepared = ask_sample(loaded, sample)
         layout = prepared.prompt.layout
         base = full_forwards(loaded.model.decoder, prepared.embedded, layout, []).base

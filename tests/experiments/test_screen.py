@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flowjax.asked.asked import ask_sample
-from flowjax.data.tvbench import read_tvbench
+from flowjax.data.benchmark import read_benchmark
 from flowjax.edges import Edge, Knockout
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
@@ -40,7 +40,7 @@ def test_checked_gates_are_the_knockouts_of_full_forwards(run, answering, benchm
     exact = pq.read_table(run[0] / "exact" / "results.parquet")
     assert exact.schema.equals(Exact.SCHEMA)
     loaded = load_model(answering)
-    sample = read_tvbench(benchmark, limit=2)[1]
+    sample = read_benchmark(benchmark, limit=2)[1]
     prepared = ask_sample(loaded, sample)
     rows = exact.filter(pc.field("sample_id") == sample.sample_id).to_pylist()
     assert [row["chosen"] for row in rows] == ["top"] * 6 + ["random"] * 6

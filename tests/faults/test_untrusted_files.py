@@ -10,8 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flowjax.data.benchmark import read_benchmark
+from flowjax.data.benchmarks.tvbench import entry as entry_of
 from flowjax.data.question_cache import kept
-from flowjax.data.tvbench import _checked, read_tvbench
+from flowjax.data.samples import Row
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import MANIFEST, read_manifest
 from flowjax.runs.finished import read_settings
@@ -75,11 +77,13 @@ def test_entries_of_a_benchmark(tmp_path, entry):
     file.write_text(json.dumps([entry, good]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flowjax.data.question_cache.cache_folder", lambda _: None)
-        first, second = read_tvbench(tmp_path)
+        first, second = read_benchmark(tmp_path)
     assert second.question.answer == "B" and not second.problem
     if first.problem:
         assert "task.json: entry 0: " in first.problem and "\n" not in first.problem
         first.problem.encode()
+    elif not first.question.options:
+        assert first.reference == str(entry["answer"]) and not entry.get("candidates")
     else:
         answer = first.question.options[first.question.letters.index(first.question.answer)]
         assert answer == str(entry["answer"]) and first.question.stem == str(entry["question"])
@@ -102,14 +106,15 @@ def test_entries_of_a_benchmark(tmp_path, entry):
     )
 )
 def test_the_cache_gives_back_what_it_was_given(tmp_path_factory, entries):
-    good = [entry for entry in entries if one_line(_checked, entry)]
-    checked = [{"entry": i, **_checked(entry)} for i, entry in enumerate(good)]
+    made = [one_line(entry_of, "task", "task", entry) for entry in entries]
+    rows = [Row(f"task/{i}", entry) for i, entry in enumerate(made) if entry is not None]
+    rows.append(Row("task/bad", None, "entry 9: \0 no question"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        for _ in range(2):
-            assert repr([dict(sorted(f.items())) for f in kept(checked)]) == repr(
-                [dict(sorted(f.items())) for f in checked]
-            )
+        for make in (lambda: rows, lambda: pytest.fail("made twice")):
+            found = kept("0" * 64, make)
+            assert found.ids == [row.sample_id for row in rows]
+            assert repr([found[i] for i in range(len(rows))]) == repr(rows)
 
 
 @FOLDER

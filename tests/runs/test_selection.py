@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flowjax.data.prompt import Question
-from flowjax.data.sample import Sample
+from flowjax.data.entry import Entry
+from flowjax.data.samples import Kept, Part, Row, Samples
 from flowjax.errors import FlowjaxError
 from flowjax.runs.selection import Selection
 
@@ -16,14 +16,14 @@ DATA = Path("bench")
 def benchmark(monkeypatch):
     def read(folder, tasks, limit):
         assert folder == DATA and limit is None
-        question = Question("Where?", ("up", "down"), "A")
-        return tuple(
-            Sample(f"{task}/{index}", task, Path("v.mp4"), question)
+        rows = [
+            Row(f"{task}/{index}", Entry(task, "Where?", ("up", "down"), "A", "v.mp4"))
             for task in tasks or ("a", "b")
             for index in range(40)
-        )
+        ]
+        return Samples.of([Part(folder, folder / "questions.csv", "questions", Kept.of(rows))])
 
-    monkeypatch.setattr("flowjax.data.tvbench.read_tvbench", read)
+    monkeypatch.setattr("flowjax.data.benchmark.read_benchmark", read)
 
 
 def drawn(**options) -> list[str]:

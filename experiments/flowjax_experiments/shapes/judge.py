@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from flowjax.compilation import use_persistent_cache
+from flowjax.data.benchmark import read_benchmark
 from flowjax.data.frame_order import ORDERS
 from flowjax.data.sample import Sample
 from flowjax.data.shapes.benchmark import TASKS, write_benchmark
-from flowjax.data.tvbench import read_tvbench
 from flowjax.models.checkpoint import load_model
 from flowjax.platforms import skip_absent_tpu
 from flowjax.report.table import Table
@@ -47,7 +47,7 @@ def judge(pair: Path, *, per_task: int = PER_TASK, seed: int = 0) -> dict[str, A
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_benchmark(folder / "shapes", split="test", per_task=per_task, seed=seed)
-        samples = read_tvbench(folder / "shapes", TASKS)
+        samples = read_benchmark(folder / "shapes", TASKS)
         for model in MODELS:
             for order, found_in in by_order(pair / model, samples, folder / model).items():
                 found[f"{model} model, frames {order}"] = {

@@ -18,12 +18,12 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 from PIL import Image
 
+from flowjax.data.benchmark import read_benchmark
 from flowjax.data.prompt import Question
 from flowjax.data.shapes.benchmark import TASKS
 from flowjax.data.shapes.paint import paint
 from flowjax.data.shapes.scene import Numbers, tracks
 from flowjax.data.shapes.tasks import Draw, draw_question
-from flowjax.data.tvbench import read_tvbench
 from flowjax.data.video import read_frames
 from flowjax.report.statistics import Interval, proportion_interval
 from flowjax.report.table import Table, mean
@@ -144,7 +144,7 @@ def _benchmark_questions(
     benchmark: Path, vocabulary: dict[str, int], seed: int
 ) -> tuple[list[str], Asked]:
     rng = np.random.default_rng([seed, 8])
-    samples = read_tvbench(benchmark)
+    samples = read_benchmark(benchmark)
     frames = []
     for sample in samples:
         clip = read_frames(sample.video, 8).frames

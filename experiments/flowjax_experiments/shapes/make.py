@@ -4,9 +4,9 @@ import tempfile
 from pathlib import Path
 
 from flowjax.compilation import use_persistent_cache
+from flowjax.data.benchmark import read_benchmark
 from flowjax.data.frame_order import ORDERS
 from flowjax.data.shapes.benchmark import TASKS, write_benchmark
-from flowjax.data.tvbench import read_tvbench
 from flowjax.report.table import Table, ends
 from flowjax_experiments.shapes import PAIR
 from flowjax_experiments.shapes.judge import by_order
@@ -34,7 +34,7 @@ def show_orders(benchmark: Path) -> None:
         FlowjaxError: the benchmark cannot be read.
     """
     with tempfile.TemporaryDirectory() as folder:
-        found = by_order(PAIR / "video", read_tvbench(benchmark, TASKS), Path(folder) / "video")
+        found = by_order(PAIR / "video", read_benchmark(benchmark, TASKS), Path(folder) / "video")
     rows = [
         [of_task[0].task, *(f"{of.interval.mean:.2f} {ends(of.interval, '.2f')}" for of in of_task)]
         for of_task in zip(*found.values(), strict=True)

@@ -1,4 +1,4 @@
-"""The benchmark on disk, in TVBench's layout (see `flowjax.data.tvbench`)."""
+"""The benchmark on disk, in TVBench's layout (see `flowjax.data.benchmarks.tvbench`)."""
 
 import json
 import os
