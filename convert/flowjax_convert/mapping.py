@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
@@ -111,12 +111,16 @@ class Spelling:
 
 @dataclass(frozen=True)
 class TensorTable:
-    """Everything that a family's checkpoint may hold."""
+    """Everything that a family's checkpoint may hold.
+
+    absent: by the beginning of keys, what to do where they are missing.
+    """
 
     rules: tuple[Rule, ...]
     ignored: tuple[Ignored, ...] = ()
     tied: tuple[Tied, ...] = ()
     spellings: tuple[Spelling, ...] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     def spelled_as(self, keys: Collection[str]) -> "TensorTable":
         """The table with the spellings that are found in `keys`."""
@@ -136,6 +140,7 @@ class TensorTable:
             tuple(replace(rule, source=spelled(rule.source)) for rule in self.rules),
             tuple(replace(rule, source=spelled(rule.source)) for rule in self.ignored),
             tuple(Tied(spelled(tied.source), spelled(tied.same_as)) for tied in self.tied),
+            absent=self.absent,
         )
 
 

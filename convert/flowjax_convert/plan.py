@@ -214,9 +214,11 @@ def _check_keys(
     unknown = sorted(headers.keys() - used - reasons.keys())
     for key in needed:
         if key not in headers:
+            advice = (text for start, text in table.absent.items() if key.startswith(start))
             raise FlowjaxError(
                 f"key {key} is missing from the checkpoint"
                 + (f"; it has {unknown[0]} instead, which is unknown" if unknown else "")
+                + "".join(f"; {text}" for text in advice)
             )
     if unknown:
         raise FlowjaxError(

@@ -83,13 +83,11 @@ def read_config(fields: Mapping[str, Any], source: str) -> VideoLLMConfig:
     )
 
 
-def read_mode(top: HFConfig) -> PoolMode:
+def read_mode(top: HFConfig, field: str = "spatial_pool_mode") -> PoolMode:
     """Take the way in which a block of features becomes one."""
-    name = top.take("spatial_pool_mode", str, "average")
+    name = top.take(field, str, "average")
     if name not in MODES:
-        raise FlowjaxError(
-            f"{top.name('spatial_pool_mode')} is {name!r}; choose {', '.join(MODES)}"
-        )
+        raise FlowjaxError(f"{top.name(field)} is {name!r}; choose {', '.join(MODES)}")
     return MODES[name]
 
 
