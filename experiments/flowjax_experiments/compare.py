@@ -103,7 +103,7 @@ class Compare(Analysis):
 
     def start(self, loaded: LoadedModel, samples: Sequence[Sample], chosen: Chosen) -> Work:
         """Ask both models, and sweep the samples that count for both."""
-        models = loaded, load_model(self.other).reading(loaded.video)
+        models = loaded, load_model(self.other).reading(loaded.video).asked_by(loaded.prompt)
         _check_alike(*models)
         layers = loaded.config.decoder.layers
         sets = self.edges if self.edges or self.edge else EDGE_SETS

@@ -38,6 +38,7 @@ class Asked:
     pathway: "none", "paper", "strict", or a file that `flowjax.pathway.write_pathway` wrote.
     tokens: at most.
     reading: how the video is read.
+    prompt: see `LoadedModel.asked_by`.
     """
 
     model: Path
@@ -48,6 +49,7 @@ class Asked:
     tokens: int = 64
     sampling: Sampling = GREEDY
     reading: VideoOptions = AS_CHECKPOINT
+    prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def run(asked: Asked) -> Generated:
         raise FlowjaxError(f"tokens to generate: {asked.tokens}; at least 1 is needed")
     use_persistent_cache()
     question = Question(asked.question, asked.options)
-    loaded = load_model(asked.model).reading(asked.reading)
+    loaded = load_model(asked.model).reading(asked.reading).asked_by(asked.prompt)
     stop = end_tokens(loaded.path, loaded.tokenizer)
     pathway = read_choice(asked.pathway, loaded, is_open=not asked.options)
     _say("" if pathway is None else f"pathway {pathway.name}, {pathway.form} form")

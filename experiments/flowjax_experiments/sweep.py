@@ -108,7 +108,8 @@ class Sweep(Analysis):
     def preview(self, model: Path, questions: Selection) -> bool:
         """With `--plan`, what a sweep costs, without reading the model's parameters."""
         if self.plan:
-            loaded = load_model(model, parameters=False).reading(questions.reading)
+            loaded = load_model(model, parameters=False)
+            loaded = loaded.reading(questions.reading).asked_by(questions.prompt)
             print_plan(self, loaded, questions.read()[0])
         return self.plan
 

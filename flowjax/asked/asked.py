@@ -175,6 +175,7 @@ def ask(
     frames: int | None = None,
     fps: int | float | None = None,
     max_pixels: int | None = None,
+    prompt: str | None = None,
 ) -> Asked:
     """Put a question about a video to a model; nothing runs on it yet.
 
@@ -191,6 +192,8 @@ def ask(
         fps: how many a second instead, so that longer videos have more.
         max_pixels: that frames are resized to at most, for families that read frames of any size;
             see `VideoOptions`.
+        prompt: "reference", the family's own, or "chat", by the checkpoint's chat template; None
+            as the model was converted for.
 
     Returns:
         The question as the model reads it. Its `probabilities` run the model once.
@@ -208,7 +211,7 @@ def ask(
     """
     path = Path(video)
     asked = Question(question, tuple(options), answer)
-    model = model.reading(VideoOptions(frames, fps, max_pixels))
+    model = model.reading(VideoOptions(frames, fps, max_pixels)).asked_by(prompt)
     return ask_sample(model, Sample(printable(path.name), "", path, asked, start, end), order=order)
 
 

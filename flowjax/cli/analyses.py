@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args,
 import typer
 from typer.core import TyperGroup
 
-from flowjax.cli.options import Fps, Frames, MaxPixels, Model, Overwrite
+from flowjax.cli.options import Fps, Frames, MaxPixels, Model, Overwrite, Prompt
 from flowjax.errors import FlowjaxError
 
 if TYPE_CHECKING:
@@ -122,8 +122,9 @@ def choosing(
     num_frames: Frames = None,
     fps: Fps = None,
     max_pixels: MaxPixels = None,
+    prompt: Prompt = None,
 ) -> dict[str, Any]:
-    """The options that choose questions and how videos are read, as fields of `Selection`."""
+    """The options that choose questions and how they are asked, as fields of `Selection`."""
     from flowjax.data.video_options import VideoOptions
 
     return {
@@ -139,6 +140,7 @@ def choosing(
         "options": tuple(option or ()),
         "answer": answer,
         "reading": VideoOptions(num_frames, fps, max_pixels),
+        "prompt": prompt,
     }
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flowjax.cli.options import Fps, Frames, MaxPixels, Model
+from flowjax.cli.options import Fps, Frames, MaxPixels, Model, Prompt
 
 
 def generate(
@@ -34,6 +34,7 @@ def generate(
     num_frames: Frames = None,
     fps: Fps = None,
     max_pixels: MaxPixels = None,
+    prompt: Prompt = None,
 ) -> None:
     """Answer a question about a video, with all edges or on a pathway that is compiled."""
     from flowjax.data.video_options import VideoOptions
@@ -50,5 +51,6 @@ def generate(
             tokens=max_new_tokens,
             sampling=Sampling(temperature, top_p, seed),
             reading=VideoOptions(num_frames, fps, max_pixels),
+            prompt=prompt,
         )
     )

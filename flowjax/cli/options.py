@@ -19,4 +19,11 @@ MaxPixels = Annotated[
         help="Pixels that frames are resized to at most, as the model's processor has it."
     ),
 ]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        help="reference: the family's own prompt; chat: the checkpoint's chat template. Default: "
+        "as the model was converted."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,12 @@ JINJA, FILES = (
     ("chat_template.json", "processor_config.json", "tokenizer_config.json"),
 )
 """Where a template may be, the first found holding: as a file of its own, or as a JSON field."""
+
+TODAY = date(2024, 7, 26)
+"""What `strftime_now` tells a template on every day: no result may depend on when it is made.
+
+It is the day that Llama 3's templates write where nobody tells them one.
+"""
 
 VIDEO, TEXT = "[[flowjax: the video]]", "[[flowjax: the question]]"
 """Marks that no template writes itself."""
@@ -75,7 +81,7 @@ class ChatTemplate:
         )
         environment.globals |= {
             "raise_exception": _refuse,
-            "strftime_now": lambda form: datetime.now().strftime(form),
+            "strftime_now": TODAY.strftime,
         }
         message = {"role": "user", "content": content}
         try:

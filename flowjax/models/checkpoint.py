@@ -49,8 +49,11 @@ CONFIG, TOKENIZER, PREPROCESSOR = "config.json", "tokenizer.json", "preprocessor
 PROCESSOR, VIDEO_PREPROCESSOR = "processor_config.json", "video_preprocessor_config.json"
 VIDEO_PROCESSOR = f"video_processor/{PREPROCESSOR}"
 
-CHAT = "chat"
-"""The override `prompt` of a model that is asked by its checkpoint's chat template."""
+REFERENCE, CHAT = "reference", "chat"
+"""What a model is asked by: its family's own prompt, or its checkpoint's chat template.
+
+A model is asked by the first unless its conversion's override `prompt`, or a run, says otherwise.
+"""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class LoadedModel:
     preprocess: frames uint8 [t, h, w, 3] to pixel values.
     name, note: as in `Manifest`.
     video: how videos are read where it is not as the checkpoint says.
+    prompt: what it is asked by, `REFERENCE` or `CHAT`.
     """
 
     model: VideoLLM
@@ -100,6 +104,24 @@ class LoadedModel:
     note: str
     path: Path
     video: VideoOptions = AS_CHECKPOINT
+    prompt: str = REFERENCE
+
+    def asked_by(self, prompt: str | None) -> "LoadedModel":
+        """The same model, asked by its family's own prompt or by its checkpoint's chat template.
+
+        prompt: `REFERENCE` or `CHAT`; None: as it was converted for.
+
+        Raises:
+            FlowjaxError: another name, or the checkpoint has no template.
+        """
+        if prompt in (None, self.prompt):
+            return self
+        if prompt not in (REFERENCE, CHAT):
+            raise FlowjaxError(f"prompt {prompt}: choose {REFERENCE} or {CHAT}")
+        family = families()[self.config.family]
+        if prompt == CHAT:
+            family = chatting(family, self.path, self.tokenizer)
+        return dataclasses.replace(self, family=family, prompt=prompt)
 
     def reading(self, video: VideoOptions) -> "LoadedModel":
         """The same model, whose videos are read as these options say; the rest stays.
@@ -195,14 +217,12 @@ def load_model(
     config = family.read_config(read_json(path / CONFIG), str(path / CONFIG))
     preprocess = read_preprocessor(path, family)
     tokenizer = read_tokenizer(path / TOKENIZER)
-    if manifest.overrides.get("prompt") == CHAT:
-        family = chatting(family, path, tokenizer)
     check_array_files(path / PARAMETERS, manifest.dtype)
     if parameters:
         model = restore(path / PARAMETERS, config, dtype=dtype, mesh=mesh)
     else:
         model = abstract_model(config, jnp.dtype(dtype or manifest.dtype[EMBEDDING]))
-    return LoadedModel(
+    loaded = LoadedModel(
         model=model,
         config=config,
         family=family,
@@ -212,6 +232,7 @@ def load_model(
         note=manifest.note,
         path=path,
     )
+    return loaded.asked_by(manifest.overrides.get("prompt"))
 
 
 def chatting(family: Family, path: Path, tokenizer: Tokenizer) -> Family:
@@ -222,7 +243,7 @@ def chatting(family: Family, path: Path, tokenizer: Tokenizer) -> Family:
     """
     template = read_chat_template(path)
     if template is None:
-        raise FlowjaxError(f"{path} has no chat template; convert without --prompt {CHAT}")
+        raise FlowjaxError(f"{path} has no chat template; leave out --prompt {CHAT}")
     prompt = chat_prompt(template, family.prompt, first_token(template, tokenizer))
     return dataclasses.replace(family, prompt=prompt)
 

@@ -64,7 +64,7 @@ def run(
         raise FlowjaxError("missing --out: give the folder of the run")
     use_persistent_cache()
     samples = analysis.samples(questions)
-    loaded = analysis.load(model).reading(questions.reading)
+    loaded = analysis.load(model).reading(questions.reading).asked_by(questions.prompt)
     finished = analyse(
         analysis,
         loaded,

@@ -32,6 +32,7 @@ class Selection:
     video, question, options, answer: one question.
     is_open: whether one question needs neither options nor an answer.
     reading: how their videos are read.
+    prompt: what they are asked by; see `LoadedModel.asked_by`.
     """
 
     data: Path | None = None
@@ -47,6 +48,7 @@ class Selection:
     answer: str | None = None
     is_open: bool = False
     reading: VideoOptions = AS_CHECKPOINT
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
         """Check that exactly one of the two forms is given, whole.

@@ -7,18 +7,22 @@ from typing import Any
 from flowjax.data.clip import video_digest
 from flowjax.data.sample import Sample
 from flowjax.data.samples import Samples
-from flowjax.models.checkpoint import LoadedModel, checkpoint_digest
+from flowjax.models.checkpoint import REFERENCE, LoadedModel, checkpoint_digest
 from flowjax.version import __version__
 
 
 def model_settings(loaded: LoadedModel) -> dict[str, Any]:
-    """The model, its parameters' digest, the version, and how videos are read if chosen."""
+    """The model, its parameters' digest, the version, and how it is asked.
+
+    How videos are read is there if chosen, and the prompt where it is not the family's own.
+    """
     return {
         "model": loaded.name,
         "checkpoint": checkpoint_digest(loaded.path),
         "dtype": str(loaded.model.dtype),
         "version": __version__,
         **loaded.video.settings,
+        **({} if loaded.prompt == REFERENCE else {"prompt": loaded.prompt}),
     }
 
 

@@ -9,11 +9,13 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from flowjax.data.prompt import Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.layout import encode_prompt
-from flowjax.models.chat import built_frame, chat_prompt, frame_of, read_chat_template
+from flowjax.models.chat import chat_prompt, frame_of, read_chat_template
 from flowjax.models.checkpoint import load_model
 from flowjax.models.families.llava_qwen import TIMED
 from flowjax.models.registry import families
+from flowjax.runs.settings import model_settings
 from flowjax_convert.run import convert
+from tests.convert.checkpoints import edit_json, light_copy
 from tests.oracle.conftest import ORACLE
 from tests.test_open_questions import CASES, config_of, prompt_of
 
@@ -153,23 +155,64 @@ def test_where_a_template_may_be(tmp_path):
         read_chat_template(tmp_path)
 
 
-def test_a_model_asked_by_its_checkpoint_s_template(tmp_path):
-    source = ORACLE / "videollama3"
-    report = convert(source, tmp_path / "model", prompt="chat")
-    loaded, plain = load_model(tmp_path / "model", parameters=False), families()["videollama3"]
+@pytest.fixture(scope="module")
+def dated(tmp_path_factory):
+    """A checkpoint whose template begins with the day, converted for either prompt."""
+    folder = tmp_path_factory.mktemp("dated")
+    source = light_copy(ORACLE / "videollama3", folder / "source")
+    system = "{{ '<|im_start|>system\\nToday is ' + strftime_now('%d %b %Y') + '.<|im_end|>\\n' }}"
+    edit_json(
+        source / "chat_template.json",
+        lambda fields: fields.update(chat_template=system + fields["chat_template"]),
+    )
+    reports = [convert(source, folder / str(prompt), prompt=prompt) for prompt in (None, "chat")]
+    return folder, reports
+
+
+DAY = "<|im_start|>system\nToday is 26 Jul 2024.<|im_end|>\n"
+
+
+def test_a_model_asked_by_its_checkpoint_s_template(dated):
+    """The words around video and question are the template's, and the day is always the same."""
+    folder, reports = dated
+    loaded, plain = load_model(folder / "chat", parameters=False), families()["videollama3"]
     shape = VideoShape((2, 1, 1, 4, 48), (0.0, 1.0))
     question = Question("Who runs?", ("A dog.", "A cat."), "B")
     ours, other = (
         family.prompt(loaded.config, question, shape) for family in (loaded.family, plain)
     )
-    assert ours.text != other.text and ours.text.endswith("Best option:(")
-    assert ours.videos == other.videos
+    assert ours.text == (
+        f"{DAY}<|im_start|>user\nTime 0.0s:<image>,Time 1.0s:<image>\nQuestion: Who runs?\nOptions:\n"
+        "(A) A dog.\n(B) A cat.\nOnly give the best option.<|im_end|>\n<|im_start|>assistant\n"
+        "Best option:("
+    )
+    assert ours.videos == other.videos and loaded.prompt == "chat"
+    system = next(span for span in ours.spans if span.cell == "system")
+    assert ours.text[: system.stop] == DAY + "<|im_start|>user\n"
     prompt = encode_prompt(ours, loaded.tokenizer)
-    assert len(prompt.layout.positions("question_stem"))
-    # The released template is what the family writes: only an open question shows it.
-    asked = plain.prompt(loaded.config, Question("What?", ()), shape)
-    frame = frame_of(read_chat_template(source), asked, shape)
-    assert (report.chat == "") == (str(frame) == str(built_frame(asked, frame.section)))
+    stem = prompt.layout.positions("question_stem")
+    assert loaded.tokenizer.decode(list(prompt.ids[stem])).strip() == "Who runs?"
+    for report in reports:
+        assert "chat_template.json asks '<|im_start|>system\\nToday is 26 Jul 2024." in report.chat
+
+
+def test_a_run_chooses_the_prompt(dated):
+    """Whatever the model was converted for; a run's manifest says it, so that none is mixed."""
+    folder, _ = dated
+    reference, chat = (load_model(folder / name, parameters=False) for name in ("None", "chat"))
+    shape, question = VideoShape((2, 1, 1, 4, 48), (0.0, 1.0)), Question("Who runs?", ())
+
+    def text(loaded):
+        return loaded.family.prompt(loaded.config, question, shape).text
+
+    assert text(reference.asked_by("chat")) == text(chat) == DAY + text(reference)
+    assert text(chat.asked_by("reference")) == text(reference)
+    assert reference.asked_by(None) is reference and chat.asked_by("chat") is chat
+    settings = [model_settings(loaded) for loaded in (chat, reference.asked_by("chat"))]
+    assert settings[0]["prompt"] == settings[1]["prompt"] == "chat"
+    assert "prompt" not in model_settings(chat.asked_by("reference"))
+    with pytest.raises(FlowjaxError, match="prompt chats: choose reference or chat"):
+        reference.asked_by("chats")
 
 
 def test_chat_needs_a_template(tmp_path):
@@ -178,7 +221,7 @@ def test_chat_needs_a_template(tmp_path):
     for file in source.iterdir():
         if file.name not in ("tokenizer_config.json", "chat_template.json"):
             (copy / file.name).symlink_to(file)
-    with pytest.raises(FlowjaxError, match="has no chat template; convert without --prompt chat"):
+    with pytest.raises(FlowjaxError, match="has no chat template; leave out --prompt chat"):
         convert(copy, tmp_path / "out", prompt="chat")
     with pytest.raises(FlowjaxError, match="--prompt chats: only chat is another"):
         convert(source, tmp_path / "out", prompt="chats")

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from flowjax.data.frame_rate import ByRate
 from flowjax.data.prompt import Prompt, Question, RopeGrid, VideoShape
 from flowjax.data.temporal_patches import QWEN2_5_VL, TemporalPatchPreprocessor
 from flowjax.hf_config import HFConfig, Unread
@@ -125,4 +126,5 @@ FAMILY = Family(
     read_config=read_config,
     read_preprocessor=read_preprocessor,
     prompt=prompt,
+    by_rate=ByRate("starts", least=4, most=768, multiple=2),
 )
