@@ -23,6 +23,22 @@ def sweep(
 
 
 @app.command()
+def sweep_attention(
+    shape: Annotated[str, typer.Option(help="small, llava-7b or qwen2.5-vl-7b.")] = "small",
+    frames: Annotated[
+        list[int] | None, typer.Option(help="Frames of 144 tokens; again for more prompts.", min=1)
+    ] = None,
+    layers: Annotated[int | None, typer.Option(help="Fewer than the decoder's.", min=1)] = None,
+    rounds: Annotated[int, typer.Option(help="Sweeps of each kind.", min=1)] = 3,
+    json: Json = None,
+) -> None:
+    """The planned sweep by the attention kernel beside the same by plain attention."""
+    from flowjax_benchmarks.sweep_attention import run
+
+    run(shape, frames=frames or (8,), layers=layers, rounds=rounds, json=json)
+
+
+@app.command()
 def prefill(
     shape: Annotated[str, typer.Option(help="small (12 layers, 512 wide) or 7b.")] = "small",
     json: Json = None,
