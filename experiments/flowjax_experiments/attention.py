@@ -41,7 +41,7 @@ from flowjax.runs.finished import Run
 from flowjax.sweeps.protocol import TOKEN, parse_heads
 from flowjax_experiments import on_sample
 from flowjax_experiments.lens import Drawn, Layers
-from flowjax_experiments.on_sample import attention_seen, of_sample
+from flowjax_experiments.on_sample import OF_ATTENTION, attention_seen, of_sample
 
 MEAN, MOST = -1, -2
 """The `head` of rows that are means over heads, and of those that are the largest of any head."""
@@ -190,7 +190,7 @@ class Attention(Analysis):
     @staticmethod
     def on_sample(run: Run, sample_id: str) -> OnSample | None:
         """The attention to every place of its frames."""
-        rows = of_sample(run.rows, sample_id)
+        rows = of_sample(run.rows, sample_id, *OF_ATTENTION)
         if rows is None:
             return None
         heads = sorted(set(rows["head"].to_pylist()), key=lambda head: (head >= 0, -head))

@@ -40,7 +40,7 @@ from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Ro
 from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run
 from flowjax.token_text import token_texts
-from flowjax_experiments.on_sample import about, of_sample, words_read
+from flowjax_experiments.on_sample import OF_WORDS, about, of_sample, words_read
 from flowjax_experiments.probability import check_top_k
 
 Layers = Annotated[
@@ -168,7 +168,7 @@ class Lens(Analysis):
     @staticmethod
     def on_sample(run: Run, sample_id: str) -> OnSample | None:
         """The words at every place of its frames."""
-        rows = of_sample(run.rows, sample_id)
+        rows = of_sample(run.rows, sample_id, *OF_WORDS)
         if rows is None:
             return None
         words, frames = words_read(rows), frames_of(run.path, sample_id)

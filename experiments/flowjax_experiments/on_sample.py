@@ -17,6 +17,9 @@ from flowjax.report.page.sample import (
     WordsRead,
 )
 
+ABOUT = ("model", "sample_id", "task", "prompt", "base_answer", "true_answer")
+"""Columns of what a page says of a sample as a whole."""
+
 TOKENS = 3
 """Most probable tokens that a page keeps of every place."""
 
@@ -25,21 +28,28 @@ ONE_TOKEN = re.compile(r"(?P<group>\w+)\[(?P<index>\d+)\]->(?P<target>[\w\[\]]+)
 
 def about(rows: pa.Table) -> OnSample:
     """The sample that rows are of, without any part."""
-    first = rows.slice(0, 1).to_pylist()[0]
-    names = ("model", "sample_id", "task", "prompt", "base_answer", "true_answer")
-    return OnSample(*(first[name] for name in names))
+    first = rows.select(ABOUT).slice(0, 1).to_pylist()[0]
+    return OnSample(*(first[name] for name in ABOUT))
 
 
-def of_sample(rows: pa.Table, sample_id: str) -> pa.Table | None:
-    """The rows of a sample; None if there are none."""
-    own = rows.filter(pc.field("sample_id") == sample_id)
+def of_sample(rows: pa.Table, sample_id: str, *columns: str) -> pa.Table | None:
+    """Some columns of a sample's rows, beside those of `about`; None if there are none."""
+    own = where(rows.select([*ABOUT, *columns]), pc.equal(rows["sample_id"], sample_id))
     return own if own.num_rows else None
+
+
+def where(rows: pa.Table, chosen: pa.ChunkedArray) -> pa.Table:
+    """The chosen rows; not copied where they all are."""
+    return rows if pc.all(chosen).as_py() else rows.filter(chosen)
+
+
+OF_WORDS = ("layer", "frame", "row", "column", "tokens", "probabilities")
 
 
 def words_read(rows: pa.Table) -> WordsRead:
     """Of one sample's rows of `flowjax lens`."""
-    rows = rows.filter(pc.field("row") >= 0)
-    k = len(rows["token_ids"][0])
+    rows = where(rows, pc.greater_equal(rows["row"], 0))
+    k = len(rows["tokens"][0])
     kept = min(k, TOKENS)
     encoded = pc.list_flatten(rows["tokens"]).combine_chunks().dictionary_encode()
     at = tuple(rows[name].to_numpy() for name in ("layer", "frame", "row", "column"))
@@ -57,6 +67,12 @@ def _placed(
     out = np.full(shape, otherwise, values.dtype)
     out[at] = values
     return out
+
+
+OF_ATTENTION = (
+    "target", "knockout", "edge", "cut_from", "cut_to", "layer", "head", "frame", "rows", "columns",
+    "weights",
+)  # fmt: skip
 
 
 def attention_seen(rows: pa.Table, heads: dict[int, str]) -> list[AttentionSeen]:
@@ -82,10 +98,16 @@ def attention_seen(rows: pa.Table, heads: dict[int, str]) -> list[AttentionSeen]
     return found
 
 
+OF_OPTIONS = ("layer", "normed", "letters", "probabilities")
+
+
 def options_read(rows: pa.Table) -> OptionsRead:
     """Of one sample's rows of `flowjax probability`, through the final norm at every layer."""
     own = rows.filter(pc.field("normed")).sort_by("layer")
     return OptionsRead(list(own["letters"][0].as_py()), np.array(own["probabilities"].to_pylist()))
+
+
+OF_TOKENS = ("head", "edge", "token", "centre", "relative_change")
 
 
 def tokens_cut(rows: pa.Table) -> list[TokensCut]:

@@ -30,7 +30,7 @@ from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Ro
 from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run
 from flowjax.token_text import token_texts
-from flowjax_experiments.on_sample import about, of_sample, options_read
+from flowjax_experiments.on_sample import OF_OPTIONS, about, of_sample, options_read
 
 FORMS = {True: "final norm at every layer", False: "final norm at the last layer only"}
 
@@ -125,7 +125,7 @@ class Probability(Analysis):
     @staticmethod
     def on_sample(run: Run, sample_id: str) -> OnSample | None:
         """The probability of its options after every layer."""
-        rows = of_sample(run.rows, sample_id)
+        rows = of_sample(run.rows, sample_id, *OF_OPTIONS)
         return rows and dataclasses.replace(about(rows), options=options_read(rows))
 
 

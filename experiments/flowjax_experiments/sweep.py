@@ -11,6 +11,7 @@ from typing import Annotated
 
 import jax
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from jax.sharding import Mesh
 
@@ -37,7 +38,7 @@ from flowjax.sweeps.plan import Flops, Plan, footprint, plan_sweep
 from flowjax.sweeps.protocol import Cell, Protocol, fitting_width, protocol
 from flowjax.sweeps.rows import SCHEMA
 from flowjax.sweeps.run import measure
-from flowjax_experiments.on_sample import about, of_sample, tokens_cut
+from flowjax_experiments.on_sample import OF_TOKENS, about, of_sample, tokens_cut
 
 Edges = Annotated[
     tuple[str, ...],
@@ -153,8 +154,7 @@ class Sweep(Analysis):
 
         Single tokens, of which every sample has others, are shown on a sample alone.
         """
-        whole = ~pc.match_substring(pc.field("edge"), "[")
-        every = [dataclasses.replace(run, rows=run.rows.filter(whole)) for run in runs]
+        every = [dataclasses.replace(run, rows=_without_tokens(run.rows)) for run in runs]
         shown = [run for run in every if run.rows.num_rows]
         swept = zip(run_labels(shown), shown, strict=True)
         return flow.sections([flow.Swept(name, run.rows) for name, run in swept]) if shown else []
@@ -162,9 +162,15 @@ class Sweep(Analysis):
     @staticmethod
     def on_sample(run: Run, sample_id: str) -> OnSample | None:
         """What cutting its single tokens changes, where they were cut."""
-        rows = of_sample(run.rows, sample_id)
+        rows = of_sample(run.rows, sample_id, *OF_TOKENS)
         cut = [] if rows is None else tokens_cut(rows)
         return dataclasses.replace(about(rows), tokens=cut) if rows is not None and cut else None
+
+
+def _without_tokens(rows: pa.Table) -> pa.Table:
+    """The rows whose edges name no single token; not copied where they all are."""
+    of_token = pc.match_substring(rows["edge"], "[")
+    return rows.filter(pc.invert(of_token)) if pc.any(of_token).as_py() else rows
 
 
 def fitted(window: int | None, layers: int, style: str = "center") -> int:

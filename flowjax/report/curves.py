@@ -76,22 +76,48 @@ def curves(table: pa.Table, column: str = "relative_change") -> Iterator[Curve]:
     """
     if not table.num_rows:
         raise FlowjaxError("the results hold no rows to draw")
+    found: dict[tuple[str, str, int], BySample] = {}
     keys = ("edge_set", "edge", "head")
     for key in distinct(table, *keys):
         of_edge = functools.reduce(
             operator.and_, (pc.field(name) == value for name, value in zip(keys, key, strict=True))
         )
         try:
-            found = by_sample(table.filter(of_edge), column, "centre")
+            found[key] = by_sample(table.filter(of_edge), column, "centre")
         except FlowjaxError as error:
             raise FlowjaxError(f"edge {key[1]!r}: {error}") from None
-        if pa.types.is_boolean(table.schema.field(column).type):
-            shares = [mean_interval(right).percent for right in found.values.T.astype(bool)]
-            mean, low, high = np.array([(at.mean, at.low, at.high) for at in shares]).T
-        else:
-            mean, low, high = bootstrap_mean(found.values)
-        edge_set, edge, head = key
-        yield Curve(edge_set, edge, head, found, mean, low, high)
+    shares = pa.types.is_boolean(table.schema.field(column).type)
+    means = (_shares if shares else _means)(list(found.values()))
+    for (key, of), (mean, low, high) in zip(found.items(), means, strict=True):
+        yield Curve(*key, of, mean, low, high)
+
+
+Means = tuple[Float[np.ndarray, " layers"], ...]
+"""Mean, low and high."""
+
+
+def _means(found: Sequence[BySample]) -> list[Means]:
+    """Of numbers. Edges of the same samples are resampled at once, with the same draws."""
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for index, of in enumerate(found):
+        alike.setdefault(of.samples, []).append(index)
+    out: dict[int, Means] = {}
+    for indices in alike.values():
+        ends = np.cumsum([found[index].values.shape[1] for index in indices])
+        at_once = np.concatenate([found[index].values for index in indices], axis=1)
+        parts = (np.split(values, ends[:-1]) for values in bootstrap_mean(at_once))
+        out |= dict(zip(indices, zip(*parts, strict=True), strict=True))
+    return [out[index] for index in range(len(found))]
+
+
+def _shares(found: Sequence[BySample]) -> list[Means]:
+    """Of answers that are right or wrong, in percent, with score intervals."""
+    out = []
+    for of in found:
+        every = [mean_interval(right).percent for right in of.values.T.astype(bool)]
+        mean, low, high = np.array([(at.mean, at.low, at.high) for at in every]).T
+        out.append((mean, low, high))
+    return out
 
 
 @dataclass(frozen=True, eq=False)

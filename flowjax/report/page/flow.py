@@ -50,6 +50,9 @@ PAIR = (
     "the second model loses more of its answer's probability, dashed where the first does."
 )
 
+READ = ("sample_id", "task", "edge_set", "edge", "head", "centre", "relative_change")
+"""Columns that curves are made of; all others are left where they are."""
+
 Views = Mapping[str, Sequence[JudgedCurve]]
 """Judged curves of edges by task."""
 
@@ -116,6 +119,7 @@ def paired(a: Swept, b: Swept) -> Section:
 
 def views(rows: pa.Table) -> dict[str, list[JudgedCurve]]:
     """Every edge's tested curve over all tasks, and over each where there are several."""
+    rows = rows.select(READ)
     names = grouped(rows, "task")
     found = {ALL if len(names) > 1 else next(iter(names)): judged_curves(rows)[0]}
     if len(names) > 1:

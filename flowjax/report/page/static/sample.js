@@ -116,7 +116,9 @@ function framePanel(one, state, parts, { title, grid, cell, grey }) {
   image.src = one.frames[0];
   const redraw = () => {
     const [rows, columns] = grid();
-    const width = 600, height = Math.round(width * (image.naturalHeight / image.naturalWidth || 1));
+    // Words in many places need the whole width.
+    panel.classList.toggle("wide", !grey && columns > 8);
+    const width = !grey && columns > 8 ? 1000 : 600, height = Math.round(width * (image.naturalHeight / image.naturalWidth || 1));
     const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${title()}. Arrow keys go from place to place.` },
       draw("image", { href: one.frames[state.frame], width, height, preserveAspectRatio: "none", class: grey ? "grey" : null }));
     const cells = [];
@@ -139,7 +141,8 @@ function framePanel(one, state, parts, { title, grid, cell, grey }) {
   };
   image.onload = redraw;
   parts.push(redraw);
-  return make("figure", {}, said, holder);
+  const panel = make("figure", {}, said, holder);
+  return panel;
 }
 
 function written(text, x, y, width) {
