@@ -182,8 +182,9 @@ def test_a_model_asked_by_its_checkpoint_s_template(dated):
         family.prompt(loaded.config, question, shape) for family in (loaded.family, plain)
     )
     assert ours.text == (
-        f"{DAY}<|im_start|>user\nTime 0.0s:<image>,Time 1.0s:<image>\nQuestion: Who runs?\nOptions:\n"
-        "(A) A dog.\n(B) A cat.\nOnly give the best option.<|im_end|>\n<|im_start|>assistant\n"
+        f"{DAY}<|im_start|>user\nTime 0.0s:<image>,Time 1.0s:<image>\nQuestion: Who runs?\n"
+        "Options:\n(A) A dog.\n(B) A cat.\nOnly give the best option.<|im_end|>\n"
+        "<|im_start|>assistant\n"
         "Best option:("
     )
     assert ours.videos == other.videos and loaded.prompt == "chat"
