@@ -75,7 +75,15 @@ def test_kinds_counts_and_words_equal_the_dense_mask(given_, block_q, block_k):
         np.testing.assert_array_equal(visits.query_block[visits.first], each)
         np.testing.assert_array_equal(visits.query_block[visits.last], each)
         assert (np.diff(visits.query_block) >= 0).all()
+        order = blocks.order[table]
+        np.testing.assert_array_equal(np.sort(order), each)
+        assert (np.diff(live_of(blocks, int(table))[order]) <= 0).all()
         check_words(blocks, int(table), by_block[head], given_)
+
+
+def live_of(blocks, table):
+    """Live blocks of each query block."""
+    return blocks.bounds[table, :, 2] - blocks.bounds[table, :, 0]
 
 
 def check_words(blocks, table, by_block, given_):
@@ -134,6 +142,19 @@ def test_sixteen_thousand_tokens_need_no_square_array(knockout):
     every = LAYOUT.length * (LAYOUT.length + 1) // 2
     assert blocks.kept_edges == every - count_edges(LAYOUT, cut_table(LAYOUT, knockout))
     assert blocks.kept_blocks < blocks.causal_blocks / 4
+
+
+def test_query_blocks_that_outlast_all_others_are_long():
+    """The text, in the last two of 129, reads every frame; no frame reads another."""
+    table = edge_table(LAYOUT, [Knockout((Edge.parse("cross_frame"),), (0,))], layers=1, heads=1)[0]
+    position = np.arange(LAYOUT.length)
+    shape = {"block_q": 128, "block_k": 128}
+    blocks = block_map(LAYOUT.cell, table, position, position, **shape)
+    np.testing.assert_array_equal(live_of(blocks, 0)[blocks.order[0, :3]], [129, 128, 4])
+    assert blocks.long == 2
+    uncut = block_map(LAYOUT.cell, np.ones_like(table), position, position, **shape)
+    assert uncut.long == 0
+    np.testing.assert_array_equal(uncut.order[0], np.arange(129)[::-1])
 
 
 def test_stacking_keeps_each_layers_counts():

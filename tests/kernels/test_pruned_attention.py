@@ -55,7 +55,7 @@ def run(name: str, given_: Problem, dtype: str) -> np.ndarray:
         output = mosaic_tpu.attention(*arrays, blocks, interpret=pltpu.InterpretParams())
     elif name == "mosaic_gpu":
         assert mosaic_gpu.refusal(*arrays[:2], blocks) is None
-        output = mosaic_gpu.attention(*arrays, blocks, interpret=InterpretGPUParams())
+        output = mosaic_gpu.attention(*arrays, blocks, interpret=InterpretGPUParams(), workers=3)
     elif name == "reference":
         output = reference.attention(*arrays[:3], given_.mask, *arrays[3:])
     else:

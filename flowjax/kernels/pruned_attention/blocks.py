@@ -74,6 +74,8 @@ class BlockMap:
     row_words: int32 [tables, partials or 1, words, block_q], of each partial visit: the classes
         that each query row may read, class c as bit `c % 32` of word `c // 32`.
     column_class: int32 [columns], the class of each key row, numbered within its block.
+    order: int32 [tables, query_blocks], query blocks by their number of visits, most first.
+    long: int32 [], so many of them at most have visits out of proportion (`build.LONG`).
     edges: int32 [tables, query_blocks], allowed edges.
     causal: int32 [query_blocks], key blocks that causality alone would leave.
     queries, keys: rows without padding.
@@ -85,6 +87,8 @@ class BlockMap:
     table_of_head: Leaf
     row_words: Leaf
     column_class: Leaf
+    order: Leaf
+    long: Leaf
     edges: Leaf
     causal: Leaf
     queries: int = field(metadata={"static": True})
@@ -160,6 +164,7 @@ def _same_size(
         bounds=np.asarray(one.bounds)[table],
         table_of_head=np.resize(np.asarray(one.table_of_head), heads),
         row_words=np.pad(np.asarray(one.row_words)[table], (*more, (0, 0))),
+        order=np.asarray(one.order)[table],
         edges=np.asarray(one.edges)[table],
     )
 

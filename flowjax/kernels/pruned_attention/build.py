@@ -24,6 +24,10 @@ from flowjax.kernels.pruned_attention.segments import (
     segments,
 )
 
+LONG = 33
+"""A query block with more than this part of a head's visits is long: its visits would outlast the
+others' if four heads went to 132 multiprocessors at a time, so that no head may start it late."""
+
 
 def block_map(
     mask_group: Int[np.ndarray, " n"],
@@ -65,6 +69,7 @@ def block_map(
         words = _row_words(one, row_class, columns, unpack(visits), block_q)
         parts.append((visits, bounds, edges, words))
     visits, bounds, edges, words = zip(*parts, strict=True)
+    order, long = zip(*map(_order, bounds), strict=True)
     last_of_block = (
         np.minimum(np.arange(block_q, len(query_position) + block_q, block_q), len(query_position))
         - 1
@@ -76,6 +81,8 @@ def block_map(
         table_of_head=table_of_head.astype(np.int32),
         row_words=np.stack([_grown(each, max(1, *map(len, words))) for each in words]),
         column_class=_grown(_local_class(columns), -(-len(key_position) // block_k) * block_k),
+        order=np.stack(order),
+        long=np.int32(max(long)),
         edges=np.stack(edges),
         causal=reach.astype(np.int32),
         queries=len(query_position),
@@ -165,6 +172,13 @@ def _listed(
     visits[start] |= 1
     visits[start + visits_of - 1] |= 2
     return visits, bounds.astype(np.int32)
+
+
+def _order(bounds: Int32[np.ndarray, "query_blocks 4"]) -> tuple[Int32[np.ndarray, " n"], int]:
+    """Query blocks by falling number of visits, later ones first; how many of them are long."""
+    visits = bounds[:, 2] - bounds[:, 0]
+    order = np.lexsort((-np.arange(len(visits)), -visits)).astype(np.int32)
+    return order, int(np.count_nonzero(visits * LONG > visits.sum()))
 
 
 def _local_class(columns: Segments) -> Int32[np.ndarray, " k"]:

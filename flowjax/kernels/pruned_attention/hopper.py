@@ -7,7 +7,10 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+from jax.experimental.mosaic import gpu as mgpu
 from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import llvm, memref
 from jaxtyping import Array
 
 Ref = Any
@@ -17,10 +20,10 @@ Layout = Any
 
 @dataclass(frozen=True)
 class Machine:
-    """The instructions that JAX 0.10's simulator of GPUs lacks, and what they mean.
+    """The instructions that JAX's simulator of GPUs lacks, and what they mean.
 
-    It has no layouts, no transposed operands and no operands in registers; all else (threads,
-    copies, barriers, memory) runs as it is.
+    It has no layouts, no transposed operands, no operands in registers, and no copies that end
+    where an array does; all else (threads, copies, barriers, memory) runs as it is.
     """
 
     simulated: bool
@@ -59,6 +62,29 @@ class Machine:
             plgpu.wgmma(accumulator, weights, value)
 
         return cast(Array, pl.run_state(multiply)(plgpu.WGMMAAccumulatorRef.init(total)))
+
+    def fetch_add(self, counter: Ref, cell: Ref) -> Array:
+        """Add 1 to counter [1] in global memory, for the warpgroup and against all other thread
+        blocks; what it was before, by way of `cell` [1] in shared memory. Not simulated.
+        """
+
+        def add(_context: object, counter: ir.Value, cell: ir.Value) -> None:
+            int32 = ir.IntegerType.get_signless(32)
+            mgpu.warpgroup_barrier()
+            with mgpu.single_thread(scope=mgpu.ThreadSubset.WARPGROUP):
+                before: Any = llvm.inline_asm(
+                    int32,
+                    [mgpu.utils.memref_ptr(counter), mgpu.c(1, int32)],
+                    "atom.global.add.u32 $0, [$1], $2;",
+                    "=r,l,r",
+                    has_side_effects=True,
+                )
+                memref.store(before, cell, [mgpu.c(0, ir.IndexType.get())])
+            mgpu.warpgroup_barrier()
+
+        inlined: Any = plgpu.inline_mgpu(arg_types=(plgpu.RefType(), plgpu.RefType()))(add)
+        inlined(counter, cell)
+        return cell[0]
 
 
 def _float32_dot(left: Array, right: Array, contracted: int) -> Array:
