@@ -206,16 +206,31 @@ def figures(
     form: Annotated[
         str,
         typer.Option(
-            "--format", help="png, or reference: a sweep's rows as the published code's JSON."
+            "--format",
+            help="png, pdf or svg, or several as pdf,svg; or reference: a sweep's rows as the "
+            "published code's JSON.",
         ),
     ] = "png",
+    style: Annotated[
+        str,
+        typer.Option(help="screen; or paper: one or two columns wide, titles in captions.txt."),
+    ] = "screen",
 ) -> None:
     """Draw a run's figures and print its summary again, from its results alone."""
-    from flowjax.runs.run import redraw
+    from flowjax.report.canvas import FORMATS
+    from flowjax.runs.run import Drawing, redraw
 
-    if form not in ("png", "reference"):
-        raise FlowjaxError(f"--format {form!r}: choose png or reference")
-    redraw(analysis_named(run), run, reference=form == "reference")
+    formats = tuple(dict.fromkeys(part.strip() for part in form.split(",")))
+    if formats != ("reference",) and not set(formats) <= set(FORMATS):
+        raise FlowjaxError(
+            f"--format {form!r}: choose png, pdf or svg, or several as pdf,svg; or reference alone"
+        )
+    if style not in ("screen", "paper"):
+        raise FlowjaxError(f"--style {style!r}: choose screen or paper")
+    if formats == ("reference",):
+        redraw(analysis_named(run), run, reference=True)
+    else:
+        redraw(analysis_named(run), run, drawing=Drawing(formats, style == "paper"))
 
 
 def analysis_named(run: Path) -> "type[Analysis]":

@@ -6,9 +6,13 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib as mpl
 import pyarrow as pa
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
@@ -23,6 +27,15 @@ SCORE = "95% score interval"
 NOT_IN_FONT = "\N{WHITE SQUARE}"
 DOTS = 200
 """Per inch."""
+
+FORMATS: dict[str, tuple[type[FigureCanvasBase], dict[str, str | None]]] = {
+    "png": (FigureCanvasAgg, {"Software": None}),
+    "pdf": (FigureCanvasPdf, {"Creator": None, "Producer": None, "CreationDate": None}),
+    "svg": (FigureCanvasSVG, {"Creator": None, "Date": None}),
+}
+"""Files of figures: what writes them, and what is not to be written into them."""
+
+EMBEDDED = {"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "flowjax"}
 
 
 def sheet(
@@ -48,19 +61,29 @@ def sheet(
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, complete or not at all; its folder is made.
+    """Write a figure, complete or not at all; its folder is made.
+
+    Fonts are embedded in PDF as TrueType, which journals ask for, and text is shapes in SVG. The
+    same figure gives the same bytes.
+
+    Args:
+        figure: what is written.
+        path: its ending says how: one of `FORMATS`.
 
     Raises:
         FlowjaxError: it cannot be written.
     """
+    canvas, metadata = FORMATS[path.suffix.removeprefix(".")]
+
+    def write(temporary: Path) -> None:
+        own = canvas(figure)
+        with mpl.rc_context(EMBEDDED), temporary.open("wb") as file:
+            own.print_figure(file, format=path.suffix.removeprefix("."), dpi=figure.dpi,
+                             metadata=metadata, bbox_inches=None)  # fmt: skip
+
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomically(
-            path,
-            lambda temporary: FigureCanvasAgg(figure).print_png(
-                str(temporary), metadata={"Software": None}
-            ),
-        )
+        atomically(path, write)
     return path
 
 

@@ -1,6 +1,7 @@
 """The one runner of every analysis: from a model and questions to rows, tables and figures."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,10 +12,11 @@ from flowjax.asked.asked import Asked
 from flowjax.compilation import use_persistent_cache
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
-from flowjax.files import writing
+from flowjax.files import atomically, writing
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance
 from flowjax.report.canvas import save_figure
+from flowjax.report.paper import for_paper
 from flowjax.report.table import Table
 from flowjax.runs.analysis import Analysis
 from flowjax.runs.columns import make_table, shared_columns
@@ -157,9 +159,28 @@ def analysis_of(run: Path) -> object:
     return EARLIER.get(name, name) if isinstance(name, str) else name
 
 
-def redraw(analysis: type[Analysis], path: Path, *, reference: bool = False) -> None:
+@dataclass(frozen=True)
+class Drawing:
+    """How figures are written.
+
+    formats: some of `flowjax.report.canvas.FORMATS`.
+    paper: at the width of a paper's columns, into a folder of their own.
+    """
+
+    formats: Sequence[str] = ("png",)
+    paper: bool = False
+
+
+def redraw(
+    analysis: type[Analysis],
+    path: Path,
+    *,
+    drawing: Drawing = Drawing(),
+    reference: bool = False,
+) -> None:
     """Print and draw a finished run again, from its folder alone.
 
+    drawing: how.
     reference: write its rows as the records of the published code instead.
 
     Raises:
@@ -167,7 +188,7 @@ def redraw(analysis: type[Analysis], path: Path, *, reference: bool = False) -> 
     """
     finished = read_again(analysis, path)
     if not reference:
-        show(analysis, finished)
+        show(analysis, finished, drawing=drawing)
         return
     for written in analysis.write_reference(finished):
         print(f"records  {written}")
@@ -197,10 +218,17 @@ def read_again(analysis: type[Analysis], path: Path) -> Run:
     return finished
 
 
-def show(analysis: type[Analysis], run: Run, *, kept: bool = True) -> None:
+def show(
+    analysis: type[Analysis],
+    run: Run,
+    *,
+    kept: bool = True,
+    drawing: Drawing = Drawing(),
+) -> None:
     """Print what is to be said of a run, and draw its figures.
 
     kept: whether it has a folder, so that figures are drawn and paths are named.
+    drawing: how.
 
     Raises:
         FlowjaxError: a table or figure cannot be written; all else has been printed by then.
@@ -222,8 +250,18 @@ def show(analysis: type[Analysis], run: Run, *, kept: bool = True) -> None:
         with writing(path):
             write_table(path, table)
         print(f"{what:8} {path}")
+    folder = run.path / "figures" / "paper" if drawing.paper else run.path / "figures"
+    captions = []
     for name, figure in report.figures.items():
-        print(f"figure   {save_figure(figure, run.path / 'figures' / f'{name}.png')}")
+        if drawing.paper:
+            captions.append(f"{name}: {for_paper(figure)}\n")
+        for form in drawing.formats:
+            print(f"figure   {save_figure(figure, folder / f'{name}.{form}')}")
+    if captions:
+        path, text = folder / "captions.txt", "\n".join(captions)
+        with writing(path):
+            atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        print(f"captions {path}")
 
 
 def _check_rows(analysis: type[Analysis], run: Run) -> None:

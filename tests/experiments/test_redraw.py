@@ -78,7 +78,21 @@ def test_records_of_the_reference_are_written(flowjax, swept, tmp_path):
     assert sorted(result.out.splitlines()) == [f"records  {path}" for path in files]
     rows = pq.read_table(swept / "results.parquet")
     assert sum(len(json.loads(path.read_text())) for path in files) == rows.num_rows
-    assert_refused(flowjax("figures", swept, "--format", "csv"), "--format 'csv'")
+    for form in ("csv", "png,csv", "reference,png", ""):
+        assert_refused(flowjax("figures", swept, "--format", form), f"--format {form!r}")
+
+
+def test_figures_of_a_paper(flowjax, swept, tmp_path):
+    shutil.copytree(swept, tmp_path / "run")
+    result = flowjax("figures", tmp_path / "run", "--format", "pdf,svg", "--style", "paper")
+    assert result.code == 0, result.err
+    folder = tmp_path / "run" / "figures" / "paper"
+    names = {path.stem for path in (swept / "figures").iterdir()}
+    found = {path.name for path in folder.iterdir()}
+    assert found == {f"{n}.{form}" for n in names for form in ("pdf", "svg")} | {"captions.txt"}
+    captions = (folder / "captions.txt").read_text().splitlines()
+    assert {line.split(":")[0] for line in captions if line} == names
+    assert_refused(flowjax("figures", swept, "--style", "poster"), "--style 'poster'")
 
 
 def test_a_report_of_runs_is_one_file(flowjax, swept, tmp_path):

@@ -10,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from flowjax.report.canvas import EMBEDDED
 from flowjax.report.table import Table
 
 Kind = Literal["flow", "curves", "sample"]
@@ -30,7 +31,7 @@ class Picture:
     def of(cls, figure: Figure, alt: str) -> "Picture":
         """A figure as an SVG with its text as shapes, so that it looks alike everywhere."""
         out = io.BytesIO()
-        with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "flowjax"}):
+        with mpl.rc_context(EMBEDDED):
             FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
         data = base64.b64encode(out.getvalue()).decode("ascii")
         return cls(f"data:image/svg+xml;base64,{data}", alt)
