@@ -12,48 +12,26 @@ keys and values and writing the output once, whichever is longer.
 
 import dataclasses
 import functools
+import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array
 
 from flowjax.errors import FlowjaxError
 from flowjax.kernels.pruned_attention import (
     BlockMap,
-    block_map,
     block_shape,
-    pruned_attention,
-    stack_maps,
 )
-from flowjax.layout import TokenLayout
-from flowjax_benchmarks.kernel_bound import Bound, bound_of, memory_seconds
+from flowjax_benchmarks.kernel_bound import bound_of, check
+from flowjax_benchmarks.kernel_inputs import Attention, Inputs, Shape
 from flowjax_benchmarks.kernel_layers import LAYERS, layer_kinds
 from flowjax_benchmarks.record import command_line, record, say, write_result
-from flowjax_benchmarks.sweep import prompt_layout
-
-TOKENS_PER_FRAME = 144
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What is measured on.
-
-    calls: one after the other in one program for one time, so that starting it costs little.
-    """
-
-    heads: int
-    width: int
-    dtype: str
-    frames: tuple[int, ...]
-    calls: int
-
 
 SHAPES = {
     "small": Shape(8, 64, "float32", (8, 32), calls=1),
@@ -61,134 +39,22 @@ SHAPES = {
 }
 
 
-class Attention(NamedTuple):
-    """A call that starts an attention, and what waits for its result."""
-
-    start: Callable[[], Any]
-    wait: Callable[[Any], Any] = jax.block_until_ready
-
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """Random rows of one prompt."""
-
-    shape: Shape
-    layout: TokenLayout
-    query: jax.Array
-    key: jax.Array
-    value: jax.Array
-
-    @classmethod
-    def random(cls, shape: Shape, frames: int) -> "Inputs":
-        """Normal numbers."""
-        layout = prompt_layout(frames, TOKENS_PER_FRAME)
-        rows = (layout.length, shape.heads, shape.width)
-        keys = jax.random.split(jax.random.key(0), 3)
-        return cls(shape, layout, *(jax.random.normal(key, rows, shape.dtype) for key in keys))
-
-    @functools.cached_property
-    def position(self) -> np.ndarray:
-        """Of all rows."""
-        return np.arange(self.layout.length, dtype=np.int32)
-
-    def blocks(self, table: Bool[np.ndarray, "1 g g"]) -> BlockMap:
-        """The map of a layer."""
-        block_q, block_k = block_shape(self.shape.width)
-        return block_map(
-            self.layout.cell,
-            table,
-            self.position,
-            self.position,
-            block_q=block_q,
-            block_k=block_k,
-        )
-
-    def maps(
-        self, tables: Sequence[Bool[np.ndarray, "1 g g"]]
-    ) -> tuple[list[BlockMap], list[BlockMap], list[float]]:
-        """Layers' maps, the same of one size on the device, and the seconds each took to build."""
-        maps, seconds = zip(*map(self._timed_map, tables), strict=True)
-        stacked = stack_maps(maps)
-        same = [
-            jax.tree.map(lambda leaf, index=index: jnp.asarray(leaf[index]), stacked)
-            for index in range(len(maps))
-        ]
-        return list(maps), same, list(seconds)
-
-    def _timed_map(self, table: Bool[np.ndarray, "1 g g"]) -> tuple[BlockMap, float]:
-        start = time.perf_counter()
-        blocks = self.blocks(table)
-        return blocks, time.perf_counter() - start
-
-    @functools.cached_property
-    def pruned(self) -> Callable[[BlockMap], Array]:
-        """The kernel that the default takes, as one program for maps of one size."""
-        position = jnp.asarray(self.position)
-
-        def attention(query: Array, key: Array, value: Array, blocks: BlockMap) -> Array:
-            return pruned_attention(
-                query,
-                key,
-                value,
-                query_position=position,
-                key_position=position,
-                blocks=blocks,
-            )
-
-        return functools.partial(repeated(attention, self.shape.calls), *self.rows)
-
-    @property
-    def dense(self) -> Callable[[], Array]:
-        """JAX's causal attention; cuDNN's on a GPU."""
-
-        def attention(query: Array, key: Array, value: Array) -> Array:
-            return jax.nn.dot_product_attention(
-                query[None],
-                key[None],
-                value[None],
-                is_causal=True,
-                implementation="cudnn" if jax.default_backend() == "gpu" else None,
-            )[0]
-
-        return functools.partial(repeated(attention, self.shape.calls), *self.rows)
-
-    @property
-    def rows(self) -> tuple[Array, Array, Array]:
-        """Query, key and value."""
-        return self.query, self.key, self.value
-
-
-def repeated(attention: Callable[..., Array], calls: int) -> Callable[..., Array]:
-    """A program of calls one after the other; its result is the last one's."""
-
-    def run(query: Array, key: Array, value: Array, *rest: BlockMap) -> Array:
-        def step(_: int, before: Array) -> Array:
-            return call(before)[0, 0, 0]
-
-        def call(before: Array) -> Array:
-            # It reads what the call before wrote, as far as the compiler knows.
-            *rows, _ = jax.lax.optimization_barrier((query, key, value, before))
-            return attention(*rows, *rest)
-
-        return call(jax.lax.fori_loop(1, calls, step, query[0, 0, 0]))
-
-    return jax.jit(run)
-
-
 def run(
     shape: str,
     *,
     json: Path | None,
     peer: str | None = None,
+    peer_seconds: float = math.inf,
     frames: Sequence[int] = (),
     rounds: int = 5,
 ) -> None:
-    """Measure, print, and write the result.
+    """Measure, print, and write the result, after each prompt.
 
     Args:
         shape: a name in `SHAPES`.
         json: file of the result.
         peer: "flex" to measure PyTorch's FlexAttention on the same masks too (needs a GPU).
+        peer_seconds: after so many of a prompt, no further mask is prepared for the peer.
         frames: of the prompts; the shape's if there are none.
         rounds: times of each attention, of which the median counts.
 
@@ -206,22 +72,33 @@ def run(
         chosen = dataclasses.replace(chosen, frames=tuple(frames))
     prompts = []
     for count in chosen.frames:
-        prompts.append(measure(Inputs.random(chosen, count), peer, rounds))
+        prompts.append(measure(Inputs.random(chosen, count), peer, peer_seconds, rounds))
         show(prompts[-1])
-    result = {
-        "shape": {"name": shape, **dataclasses.asdict(chosen)},
+        if json is not None:
+            write_result(json, result_of(chosen, shape, prompts, peer, frames, json))
+
+
+def result_of(
+    chosen: Shape,
+    name: str,
+    prompts: Sequence[dict[str, Any]],
+    peer: str | None,
+    frames: Sequence[int],
+    json: Path,
+) -> dict[str, Any]:
+    """What is written."""
+    return {
+        "shape": {"name": name, **dataclasses.asdict(chosen)},
         "block_shape": block_shape(chosen.width),
         "prompts": prompts,
         **record(
-            command_line("kernel", shape=shape, peer=peer, frames=list(frames), json=json),
+            command_line("kernel", shape=name, peer=peer, frames=list(frames), json=json),
             ("torch",) if peer else (),
         ),
     }
-    if json is not None:
-        write_result(json, result)
 
 
-def measure(inputs: Inputs, peer: str | None, rounds: int) -> dict[str, Any]:
+def measure(inputs: Inputs, peer: str | None, peer_seconds: float, rounds: int) -> dict[str, Any]:
     """Times and counts of one prompt length."""
     say(f"{inputs.layout.length} tokens; compiling")
     uncut = np.ones((1, len(inputs.layout.cells), len(inputs.layout.cells)), bool)
@@ -232,18 +109,16 @@ def measure(inputs: Inputs, peer: str | None, rounds: int) -> dict[str, Any]:
         work[f"kernel {index}"] = Attention(functools.partial(inputs.pruned, blocks))
     difference = None
     if peer:
-        from flowjax_benchmarks.flex_peer import FlexAttention, synchronize  # noqa: PLC0415 - a test extra
+        from flowjax_benchmarks import flex_peer  # noqa: PLC0415 - a test extra
 
-        difference = 0.0
-        for index, (_, table) in enumerate(kinds):
-            flex = FlexAttention(*inputs.rows, inputs.layout.cell, table, calls=inputs.shape.calls)
-            work[f"flex {index}"] = Attention(flex, synchronize)
-            own = np.asarray(work[f"kernel {index}"].start(), np.float32)
-            difference = max(difference, float(np.abs(own - flex.output()).max()))
+        tables = [table for _, table in kinds]
+        prepared = enumerate(flex_peer.attentions(inputs, tables, peer_seconds))
+        flex = {f"flex {index}": attention for index, attention in prepared}
+        difference = flex_peer.largest_difference(work, flex)
+        work |= flex
     seconds = alternate(work, inputs.shape.calls, rounds)
-    memory = memory_seconds(inputs.rows)
     rows = [
-        layer_result(layers, maps[index], seconds, index, map_seconds[index], memory)
+        layer_result(layers, maps[index], seconds, index, map_seconds[index], inputs.rows)
         for index, (layers, _) in enumerate(kinds)
     ]
 
@@ -251,11 +126,10 @@ def measure(inputs: Inputs, peer: str | None, rounds: int) -> dict[str, Any]:
         """Of all layers of the pathway."""
         return sum(len(row["layers"]) * row[name] for row in rows)
 
-    flexible = whole("seconds_flex") if peer else None
+    flexible = whole("seconds_flex") if all(row["seconds_flex"] for row in rows) else None
     return {
         "tokens": inputs.layout.length,
         "seconds_dense": seconds["dense"],
-        "seconds_memory": memory,
         "uncut": rows[0],
         "kinds": rows[1:],
         "seconds_all_layers": whole("seconds"),
@@ -287,13 +161,14 @@ def layer_result(
     seconds: dict[str, float],
     index: int,
     map_seconds: float,
-    memory: float | None,
+    arrays: Sequence[Array],
 ) -> dict[str, Any]:
     """What is reported of one kind of layer."""
     fraction = blocks.kept_blocks / blocks.causal_blocks
     own, dense, flex = (seconds.get(name) for name in (f"kernel {index}", "dense", f"flex {index}"))
     assert own is not None and dense is not None
-    bound: Bound = bound_of(fraction, dense, memory)
+    bound = bound_of(blocks, arrays, dense)
+    check(own, blocks, arrays)
     return {
         "layers": layers,
         "kept_edges": blocks.kept_edges,

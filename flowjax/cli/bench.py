@@ -25,6 +25,9 @@ def sweep(
 @app.command()
 def sweep_attention(
     shape: Annotated[str, typer.Option(help="small, llava-7b or qwen2.5-vl-7b.")] = "small",
+    peer_seconds: Annotated[
+        float, typer.Option(help="A prompt's time to compile for the peer.", min=0)
+    ] = 600,
     frames: Annotated[
         list[int] | None, typer.Option(help="Frames of 144 tokens; again for more prompts.", min=1)
     ] = None,
@@ -55,6 +58,9 @@ def kernel(
     peer: Annotated[
         str | None, typer.Option(help="flex: measure PyTorch's FlexAttention too.")
     ] = None,
+    peer_seconds: Annotated[
+        float, typer.Option(help="A prompt's time to compile for the peer.", min=0)
+    ] = 600,
     frames: Annotated[
         list[int] | None, typer.Option(help="Frames of 144 tokens; again for more prompts.", min=1)
     ] = None,
@@ -63,7 +69,7 @@ def kernel(
     """Pruned attention beside dense attention, against the share of blocks that are kept."""
     from flowjax_benchmarks.kernel import run
 
-    run(shape, peer=peer, frames=frames or (), json=json)
+    run(shape, peer=peer, peer_seconds=peer_seconds, frames=frames or (), json=json)
 
 
 @app.command()
