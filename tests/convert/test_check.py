@@ -9,7 +9,12 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from transformers import LlavaOnevisionForConditionalGeneration
+from transformers import (
+    LlavaNextVideoForConditionalGeneration,
+    LlavaOnevisionForConditionalGeneration,
+    SmolVLMForConditionalGeneration,
+    VideoLlavaForConditionalGeneration,
+)
 
 from flowjax.data.video_options import VideoOptions
 from flowjax.errors import FlowjaxError
@@ -19,7 +24,16 @@ from flowjax_convert.check.stage import Stage
 from flowjax_convert.run import convert
 from flowjax_experiments import shapes
 from tests.convert.checkpoints import edit_json, light_copy, tensors_of, write_file
-from tests.models import parity, qwen_vl, test_llava_onevision, test_qwen2_5_vl, test_qwen3_vl
+from tests.models import (
+    parity,
+    qwen_vl,
+    test_llava_next_video,
+    test_llava_onevision,
+    test_qwen2_5_vl,
+    test_qwen3_vl,
+    test_smolvlm,
+    test_video_llava,
+)
 
 DTYPES = {"F32": np.float32, "BF16": ml_dtypes.bfloat16}
 PLAIN = {"tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"}}
@@ -52,7 +66,38 @@ def qwen3():
     return theirs, qwen_vl.TOKENIZER, {"preprocessor_config.json": fields}
 
 
+def smolvlm():
+    """Frames as images of their own, and embeddings of positions by the rule at release."""
+    theirs = SmolVLMForConditionalGeneration(test_smolvlm.config(2))
+    parity.randomise(theirs)
+    return theirs, test_smolvlm.TOKENIZER, {"preprocessor_config.json": test_smolvlm.processor()}
+
+
+def video_llava():
+    theirs = VideoLlavaForConditionalGeneration(test_video_llava.config(2))
+    parity.randomise(theirs)
+    fields = clip_fields() | {"image_processor_type": "VideoLlavaImageProcessor"}
+    return theirs, test_video_llava.TOKENIZER, {"preprocessor_config.json": fields}
+
+
+def windowed():
+    """A Mistral decoder whose window is shorter than the prompt."""
+    text, vision, top, _ = test_llava_next_video.CASES["mistral-window"]
+    text = text | {"sliding_window": 100}
+    theirs = LlavaNextVideoForConditionalGeneration(
+        test_llava_next_video.config(2, text=text, vision=vision, **top)
+    )
+    parity.randomise(theirs)
+    files = {"preprocessor_config.json": clip_fields()}
+    return theirs, test_llava_next_video.TOKENIZER, files
+
+
+def clip_fields():
+    return json.loads(test_llava_next_video.processor().to_json_string())
+
+
 FAMILIES = {"onevision": onevision, "qwen2_5": qwen2_5, "qwen3": qwen3}
+MORE = {"smolvlm": smolvlm, "video_llava": video_llava, "windowed": windowed}
 
 
 PAIR = Path(shapes.__file__).parent / "pair" / "video"
@@ -82,7 +127,7 @@ def case(folder: Path, checkpoint: Path) -> Case:
 
 
 def tiny(name: str, factory) -> Case:
-    theirs, tokenizer, files = FAMILIES[name]()
+    theirs, tokenizer, files = (FAMILIES | MORE)[name]()
     folder = factory.mktemp(name)
     checkpoint = parity.save_checkpoint(folder / "checkpoint", theirs, tokenizer, files | PLAIN)
     return case(folder, checkpoint)
@@ -120,6 +165,18 @@ def test_right_conversions(name, request):
     for stage in list(stages.values())[-3:]:
         assert stage.name.startswith("knockout ")
         assert float(stage.note.split()[-1]) > 1000 * stage.error, "it changes too little to test"
+
+
+@pytest.mark.parametrize(
+    "name", ["windowed", *(pytest.param(name, marks=pytest.mark.slow) for name in list(MORE)[:2])]
+)
+def test_right_conversions_of_more_families(name, tmp_path_factory):
+    chosen = tiny(name, tmp_path_factory)
+    stages = chosen.stages(chosen.model)
+    assert not [stage for stage in stages.values() if stage.beyond]
+    assert stages["greedy tokens"].note == "the first 16 of 16 are the same"
+    positions = read_sides(chosen.model, str(chosen.checkpoint)).prompt.encoded.layout.length
+    assert name != "windowed" or positions > 100, "the window does not bind"
 
 
 def converted_again(case: Case, folder: Path, change) -> Path:

@@ -102,6 +102,13 @@ CASES = {
         {"template": "internvl2_5", "num_frames": 2, "force_image_size": 56},
     ),
 }
+CASES |= {
+    "qwen3": (
+        {"model_type": "qwen3", "head_dim": 16, "num_key_value_heads": 1, "num_hidden_layers": 2},
+        {"num_hidden_layers": 1},
+        {"template": "internvl2_5", "num_frames": 2},
+    ),
+}
 INTERNLM2 = {"model_type": "internlm2", "bias": False, "max_position_embeddings": 256}
 CASES |= {
     "internlm2-dynamic": (
