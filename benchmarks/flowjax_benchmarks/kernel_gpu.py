@@ -20,7 +20,6 @@ import importlib.util
 import re
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,12 +113,12 @@ def device() -> SingleDeviceSharding:
     return SingleDeviceSharding(described.devices[0])
 
 
-def array(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:  # noqa: ANN401
+def array(shape: tuple[int, ...], dtype: Any) -> Any:  # noqa: ANN401
     """Of the H100's."""
     return jax.ShapeDtypeStruct(shape, dtype, sharding=device())
 
 
-def own(shape: Shape) -> tuple[Callable, tuple, int]:
+def own(shape: Shape) -> tuple[Any, tuple, int]:
     """Our kernel, its arguments, and its output's bytes."""
     blocks = jax.tree.map(lambda leaf: array(leaf.shape, leaf.dtype), map_of(shape))
     query = array((blocks.queries, shape.heads, shape.width), "bfloat16")
@@ -130,7 +129,7 @@ def own(shape: Shape) -> tuple[Callable, tuple, int]:
     return mosaic_gpu.attention, (query, key, key, position, position, blocks), query.size * 2
 
 
-def jaxs(causal: bool) -> tuple[Callable, tuple, int]:
+def jaxs(causal: bool) -> tuple[Any, tuple, int]:
     """JAX's own kernel at the 7B shape, with blocks of ours; it takes float16 alone."""
     config = attention_mgpu.TuningConfig(
         block_q=64, block_kv=128, max_concurrent_steps=2, causal=causal
@@ -140,7 +139,7 @@ def jaxs(causal: bool) -> tuple[Callable, tuple, int]:
     return call, (query, query, query), query.size * 2
 
 
-def row(name: str, made: tuple[Callable, tuple, int], **said: Any) -> dict[str, Any]:  # noqa: ANN401
+def row(name: str, made: tuple[Any, tuple, int], **said: Any) -> dict[str, Any]:  # noqa: ANN401
     """Compile one program with one kernel, and read what came of it."""
     function, arguments, output = made
     folder = Path(os.environ["MOSAIC_GPU_DUMP_TO"])
