@@ -91,6 +91,7 @@ def train(
     frozen: Collection[str] = (),
     stop_at: int | None = None,
     mesh: Mesh | None = None,
+    side_by_side: bool = False,
 ) -> Parameters:
     """Minimise a loss; every batch and random key follows from the step's number alone.
 
@@ -111,6 +112,8 @@ def train(
         stop_at: stop after this step, as if killed.
         mesh: its axis `data` divides the batch; parameters are whole on every device. None: one
             device.
+        side_by_side: parameters and batches have a leading axis of runs that do not know of each
+            other, for a device that one small run does not fill; metrics are lists.
 
     Returns:
         The parameters after the last step.
@@ -146,8 +149,7 @@ def train(
         gradient, mesh=devices, in_specs=(whole, divided, divided), out_specs=whole, check_vma=False
     )
 
-    @jax.jit
-    def step(
+    def step_of_one(
         parameters: Parameters, state: optax.OptState, batch: Batch, key: jax.Array
     ) -> tuple[Parameters, optax.OptState, dict[str, jax.Array]]:
         keys = jax.random.split(key, len(jax.tree.leaves(batch)[0]) // micro)
@@ -162,10 +164,12 @@ def train(
         loss = sums.loss / jnp.maximum(sums.weight, 1e-6)
         return optax.apply_updates(parameters, updates), state, {"loss": loss, **means}
 
-    place = functools.partial(jax.device_put, device=NamedSharding(devices, divided))
+    step = jax.jit(jax.vmap(step_of_one, in_axes=(0, 0, 0, None)) if side_by_side else step_of_one)
+    batched = PartitionSpec(None, DATA) if side_by_side else divided
+    place = functools.partial(jax.device_put, device=NamedSharding(devices, batched))
     parameters = jax.device_put(parameters, NamedSharding(devices, whole))
     seeded = jax.random.key(seed)
-    state = optimizer.init(parameters)
+    state = (jax.vmap(optimizer.init) if side_by_side else optimizer.init)(parameters)
     last = schedule.steps if stop_at is None else min(stop_at, schedule.steps)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.jsonl"
@@ -205,10 +209,12 @@ def _on(
 
 
 def _log(path: Path, step: int, metrics: dict[str, np.ndarray]) -> None:
-    values = {name: float(value) for name, value in metrics.items()}
-    if not np.isfinite(values["loss"]):
+    values = {
+        name: np.round(value.astype(np.float64), 6).tolist() for name, value in metrics.items()
+    }
+    if not np.isfinite(metrics["loss"]).any():  # of runs side by side, one may fail alone
         raise FlowjaxError(f"the loss is {values['loss']} at step {step}; lower the learning rate")
-    line = json.dumps({"step": step} | {name: round(v, 6) for name, v in values.items()})
+    line = json.dumps({"step": step} | values)
     with path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
     LOG.info("%s", line)

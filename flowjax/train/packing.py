@@ -81,16 +81,42 @@ def pack(prefix: Int[np.ndarray, " p"], segments: Sequence[Segment], length: int
     return Packed(ids, segment, position, target, weight)
 
 
-def packed_mask(segment: Int[Array, " n"], segments: int, layers: int) -> EdgeMask:
+class Hidden(NamedTuple):
+    """Positions that segments cannot read in early layers.
+
+    position: int32 [k], of the prefix. layers: the first so many. where: bool [], False hides
+    nothing.
+    """
+
+    position: Int[Numbers, " k"]
+    layers: int
+    where: Bool[Numbers, ""]
+
+
+def packed_mask(
+    segment: Int[Array, " n"], segments: int, layers: int, hidden: Hidden | None = None
+) -> EdgeMask:
     """The mask drawn above, for one sequence with up to `segments` segments.
+
+    Args:
+        segment: of every position, as in `Packed`.
+        segments: the most that a sequence has.
+        layers: of the decoder.
+        hidden: what is cut besides.
 
     Returns:
         `allowed` bool [layers, 1, g, g]; padding is a group that reads itself.
     """
-    table = np.eye(segments + 2, dtype=bool)
-    table[1 : segments + 1, 0] = True
-    group = jnp.where(segment < 0, segments + 1, segment)
+    table = np.eye(segments + 3, dtype=bool)
+    padding, apart = segments + 1, segments + 2
+    table[1:padding, [0, apart]] = True
+    table[[0, apart, apart], [apart, 0, apart]] = True
+    group = jnp.where(segment < 0, padding, segment)
     allowed: Bool[Array, "layers 1 g g"] = jnp.broadcast_to(
         jnp.asarray(table), (layers, 1, *table.shape)
     )
+    if hidden is not None:
+        group = group.at[hidden.position].set(apart)
+        shown = allowed.at[: hidden.layers, :, 1:padding, apart].get() & ~hidden.where
+        allowed = allowed.at[: hidden.layers, :, 1:padding, apart].set(shown)
     return EdgeMask(group, allowed)

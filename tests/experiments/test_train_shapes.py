@@ -21,20 +21,25 @@ from flowjax.train.loop import Schedule
 from flowjax_convert.run import convert
 from flowjax_experiments.shapes.batches import (
     MIX,
-    TRUE,
-    Texts,
-    dense_targets,
     draw_drills,
     draw_examples,
     draw_frames,
     frame_times,
     pixel_values,
-    shares,
 )
+from flowjax_experiments.shapes.controls import CONTROLS, MAIN, Control, controlled, repeated
 from flowjax_experiments.shapes.leaks import Asked, Probe
 from flowjax_experiments.shapes.model import MEAN, STD, fresh_model, model_config, shapes_tokenizer
 from flowjax_experiments.shapes.recipe import STAGES, Recipe
-from flowjax_experiments.train_shapes import run
+from flowjax_experiments.shapes.targets import (
+    MOTIONS,
+    dense_targets,
+    motion_targets,
+    motions,
+    shares,
+)
+from flowjax_experiments.shapes.texts import TRUE, Texts
+from flowjax_experiments.train_shapes import Means, Trainer, run
 
 
 def schedule(steps=2):
@@ -43,8 +48,8 @@ def schedule(steps=2):
 
 TINY = Recipe(
     image_size=24, vision_width=16, vision_layers=1, width=32, mlp_width=32, layers=2, heads=2,
-    vision_batch=16, batch=2, save_every=1, log_every=1,
-    text=schedule(), vision=schedule(), image=schedule(), video=schedule(),
+    vision_batch=16, batch=2, save_every=1, log_every=1, motion_layer=1, ask_every=2,
+    text=schedule(), vision=schedule(), image=schedule(), motion=schedule(), video=schedule(),
 )  # fmt: skip
 
 
@@ -53,11 +58,14 @@ def tokenizer():
     return shapes_tokenizer()
 
 
+def texts_of(recipe, tokenizer, config=None):
+    config = config or model_config(recipe, tokenizer)
+    return Texts(tokenizer, config, recipe.length, recipe.text_length, recipe.verdict_weight)
+
+
 @pytest.fixture(scope="module")
 def texts(tokenizer):
-    return Texts(
-        tokenizer, model_config(Recipe(), tokenizer), Recipe().length, Recipe().verdict_weight
-    )
+    return texts_of(Recipe(), tokenizer)
 
 
 def scene():
@@ -106,7 +114,7 @@ def test_a_trained_question_is_the_prompt_that_is_asked(trained, tmp_path):
     """Token for token, with the video's positions in the same places."""
     convert(trained[0] / "video-model", tmp_path / "model")
     loaded = load_model(tmp_path / "model")
-    texts = Texts(loaded.tokenizer, loaded.config, TINY.length, 0.0)
+    texts = texts_of(TINY, loaded.tokenizer, loaded.config)
     question = Question("In which direction does the red circle move?", ("left", "right"), "A")
     write_mp4(tmp_path / "v.mp4", frames(scene(), FRAMES, SIZE), FPS)
     prepared = ask_sample(loaded, Sample("s", "t", tmp_path / "v.mp4", question))
@@ -145,6 +153,65 @@ def test_dense_targets_say_what_lies_where():
     corner = np.asarray(targets.place[0, 6])
     np.testing.assert_allclose(corner, [0.2, 0.8, 0.1, 1], atol=1e-6)
     assert targets.background.tolist() == [2, 2]
+
+
+def test_motion_targets_follow_the_thing():
+    """Red moves left from the middle of the right half; its cell tells so once it has begun."""
+    times = np.array([0.0, 0.1, 0.5, 1.0], np.float32)
+    found = motion_targets(tracks(scene(), times), motions(scene(), times), 4)
+    share = np.asarray(shares(tracks(scene(), times), 4))
+    where = [4 * 4 * time + int(share[0, time].argmax()) for time in range(4)]
+    assert [bool(found.moved[at]) for at in where] == [False, False, True, True]
+    assert all(MOTIONS[int(found.motion[at])] == "left" for at in where[2:])
+    assert [int(found.state[at]) for at in where[:1] + where[2:3]] == [0, 1]
+    blue = 16 * 3 + int(share[1, 3].argmax())
+    assert not found.moved[blue] and found.staged[blue] and found.state[blue] == 0
+    after = motions(scene(), times)
+    assert after.kind.tolist() == [MOTIONS.index("left"), -1, -1, -1] and after.ground == 2
+
+
+def test_a_control_changes_what_its_name_says(texts):
+    recipe = Recipe()
+
+    def of(control, stage, step, seed=0):
+        examples = draw_examples(texts, "video", 3, seed=seed, step=step, alone=False)
+        return examples, *controlled(examples, control, recipe, stage, step)
+
+    drawn, examples, wanted = of(MAIN, "motion", 0)
+    assert examples.packed is None and wanted.motion.tolist() == [1, 1, 1]
+    assert wanted.layer.tolist() == [recipe.motion_layer] * 3 and not wanted.hide.any()
+    drawn, examples, wanted = of(MAIN, "motion", recipe.ask_every - 1)
+    assert examples.packed is drawn.packed and wanted.motion.tolist() == [1, 1, 1]
+    _, _, wanted = of(MAIN, "video", 0)
+    np.testing.assert_allclose(wanted.motion, recipe.motion_weight)
+    _, _, wanted = of(Control("x", kept=False), "video", 0)
+    assert not wanted.motion.any()
+    _, _, wanted = of(Control("x", layer=2, hide=1.0), "video", 0)
+    assert wanted.layer.tolist() == [2, 2, 2] and wanted.hide.all()
+    drawn, examples, _ = of(Control("x", shuffled=True), "motion", 0)
+    np.testing.assert_array_equal(examples.motions.kind, drawn.motions.kind[[2, 0, 1]])
+    still = draw_examples(texts, "image", 2, seed=0, step=3, alone=False)
+    often = repeated(still, 8)
+    jax.tree.map(lambda a, b: a.shape == b.shape or pytest.fail(f"{a.shape}"), *(
+        (one.scenes, one.known, one.motions)
+        for one in (often, draw_examples(texts, "video", 2, seed=0, step=3, alone=False))
+    ))  # fmt: skip
+    assert len({control.name for control in CONTROLS}) == len(CONTROLS)
+
+
+@pytest.mark.slow
+def test_controls_side_by_side_are_those_alone(trained, tmp_path):
+    _, finished = trained
+    trainer = Trainer(tmp_path, 3, TINY, Means(micro=2, remat=False))
+    controls, image = (MAIN, Control("shuffled", shuffled=True, seed=1)), finished["image"]
+    starts = [trainer.start(image, control) for control in controls]
+    for stage in ("motion", "video"):
+        starts = trainer.tune(stage, image, starts, controls)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5),
+        starts[0]["decoder"],
+        finished["video"]["decoder"],
+    )
 
 
 def test_words_are_known_once_frames_tell_them(texts):

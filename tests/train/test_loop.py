@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from flowjax.errors import FlowjaxError
+from flowjax.train.ahead import Ahead, drawers
 from flowjax.train.loop import Schedule, Sums, train
 from tests.processes import environment
 
@@ -103,6 +104,53 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
 
     with pytest.raises(FlowjaxError, match="the loss is nan at step 1"):
         run(tmp_path / "run", loss=broken)
+
+
+def test_runs_side_by_side_are_those_alone(tmp_path):
+    seeds = (3, 4)
+
+    def of(seed):
+        return lambda step: batch_at(100 * seed + step)
+
+    def stacked(step):
+        return jax.tree.map(lambda *parts: np.stack(parts), *(of(seed)(step) for seed in seeds))
+
+    options = {"seed": 1, "micro": 2, "save_every": 5, "log_every": 4}
+    both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), parameters())
+    together = tmp_path / "together"
+    train(both, noisy_loss, stacked, SCHEDULE, together, **options, stop_at=6, side_by_side=True)
+    found = train(both, noisy_loss, stacked, SCHEDULE, together, **options, side_by_side=True)
+    for index, seed in enumerate(seeds):
+        folder = tmp_path / str(seed)
+        alone = train(parameters(), noisy_loss, of(seed), SCHEDULE, folder, **options)
+        for name, leaf in alone.items():
+            np.testing.assert_allclose(found[name][index], leaf, rtol=0, atol=1e-6)
+        for one, two in zip(log(together), log(folder), strict=True):
+            assert one["loss"][index] == pytest.approx(two["loss"], abs=1e-5)
+
+
+def test_one_run_of_several_may_fail_alone(tmp_path):
+    def broken(parameters, batch, key):
+        sums = loss_of(parameters, batch, key)
+        return sums._replace(loss=sums.loss * jnp.where(batch["y"].mean() > 1e6, jnp.nan, 1))
+
+    def large(step):
+        one = batch_at(step)
+        return {"x": np.stack([one["x"]] * 2), "y": np.stack([one["y"], one["y"] + 1e7])}
+
+    both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), parameters())
+    options = {"seed": 1, "micro": 8, "save_every": 99, "log_every": 99, "side_by_side": True}
+    found = train(both, broken, large, SCHEDULE, tmp_path / "run", **options)
+    assert np.isfinite(found["kernel"][0]).all() and not np.isfinite(found["kernel"][1]).any()
+
+
+def test_batches_drawn_ahead_are_those_of_their_steps():
+    pool = drawers(1)
+    ahead = Ahead([str, float], pool, depth=3)
+    assert [ahead(0, 5), ahead(1, 5), ahead(0, 6), ahead(0, 2)] == ["5", 5.0, "6", "2"]
+    ahead.close()
+    pool.shutdown()
+    assert Ahead([str], None, depth=3)(0, 1) == "1"
 
 
 def test_several_devices_give_what_one_gives(tmp_path):

@@ -13,7 +13,7 @@ from flowjax.errors import FlowjaxError
 from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
 from flowjax.train.loss import token_loss
-from flowjax.train.packing import Segment, pack
+from flowjax.train.packing import Hidden, Segment, pack, packed_mask
 from tests.sweeps.test_plan import config
 
 PREFIX = np.arange(7, dtype=np.int32)
@@ -22,6 +22,10 @@ PREFIX = np.arange(7, dtype=np.int32)
 def segment(*ids, learned):
     own = np.array(ids, np.int32)
     return Segment(own, own, np.array(learned, np.float32))
+
+
+def mask(packed, layers=3, hidden=None):
+    return packed_mask(jnp.asarray(packed.segment), 4, layers, hidden)
 
 
 SEGMENTS = [
@@ -58,7 +62,7 @@ def test_packed_losses_are_those_of_each_question_alone():
     decoder = Decoder(sizes, jnp.dtype(jnp.float32), nnx.Rngs(0))
     packed = pack(PREFIX, SEGMENTS, 20)
     found = token_loss(
-        decoder, decoder.embedding(jnp.asarray(packed.ids)), packed, segments=4, chunk=6
+        decoder, decoder.embedding(jnp.asarray(packed.ids)), packed, mask(packed), chunk=6
     )
     for index, (ids, _, learned) in enumerate(SEGMENTS, 1):
         alone = np.concatenate([PREFIX, ids])
@@ -72,6 +76,19 @@ def test_packed_losses_are_those_of_each_question_alone():
     assert float(jnp.sum(found.loss[packed.segment < 1])) == 0
 
 
+@pytest.mark.parametrize("where", [True, False])
+def test_segments_cannot_read_what_is_hidden_early(where):
+    packed = pack(PREFIX, SEGMENTS, 20)
+    shown = mask(packed)
+    hidden = mask(packed, hidden=Hidden(np.array([2, 3]), 2, np.array(where)))
+    rows = jnp.arange(20)
+    for layer in range(3):
+        expected = np.array(shown.at(layer).rows(rows, rows))
+        if where and layer < 2:
+            expected[:, np.ix_(np.flatnonzero(packed.segment > 0), [2, 3])[0], [2, 3]] = False
+        np.testing.assert_array_equal(hidden.at(layer).rows(rows, rows), expected)
+
+
 def test_the_loss_has_the_gradient_of_finite_differences():
     sizes = dataclasses.replace(config(layers=2, width=32, heads=2), vocabulary=24)
     graph, parameters = nnx.split(Decoder(sizes, jnp.dtype(jnp.float32), nnx.Rngs(0)))
@@ -80,7 +97,7 @@ def test_the_loss_has_the_gradient_of_finite_differences():
     def loss(parameters):
         decoder = nnx.merge(graph, parameters)
         x = decoder.embedding(jnp.asarray(packed.ids))
-        return jnp.sum(token_loss(decoder, x, packed, segments=4, chunk=6).loss)
+        return jnp.sum(token_loss(decoder, x, packed, mask(packed, 2), chunk=6).loss)
 
     gradient = jax.jit(jax.grad(loss))(parameters)
     rng = np.random.default_rng(0)

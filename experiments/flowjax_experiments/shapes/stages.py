@@ -2,121 +2,62 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from flowjax.data.shapes.scene import Tracks
-from flowjax.data.shapes.world import BACKGROUNDS, COLOURS, SHAPES
-from flowjax.models.decoder import Decoder
+from flowjax.masks import EdgeMask
+from flowjax.models.decoder import Keep
+from flowjax.models.embedded import Embedded
 from flowjax.train.loop import LossOf, Parameters, Sums
-from flowjax.train.loss import TokenLoss, token_loss
-from flowjax.train.packing import Packed
-from flowjax_experiments.shapes.batches import (
-    DenseTargets,
-    Examples,
-    Texts,
-    dense_targets,
-    draw_drills,
-    draw_examples,
-    draw_frames,
-    pixel_values,
-    shares,
-)
+from flowjax.train.loss import token_loss
+from flowjax.train.packing import Hidden, Packed, packed_mask
+from flowjax_experiments.shapes.batches import Examples, Wanted, pixel_values
+from flowjax_experiments.shapes.controls import HIDDEN
+from flowjax_experiments.shapes.heads import DenseHeads, Metrics
 from flowjax_experiments.shapes.model import MEAN, STD
 from flowjax_experiments.shapes.recipe import Recipe
+from flowjax_experiments.shapes.targets import dense_targets, shares
+from flowjax_experiments.shapes.texts import Texts
 
 
-class DenseHeads(nnx.Module):
-    """Linear readings of pooled tokens, used in the vision stage only."""
+class Shown(NamedTuple):
+    """A batch as the decoder's stages read it: `video` [batch, tokens, width] is its embeddings."""
 
-    def __init__(self, width: int, cells: int, rngs: nnx.Rngs) -> None:
-        self.thing = nnx.Linear(width, len(COLOURS) * len(SHAPES), rngs=rngs)
-        self.colour = nnx.Linear(width, len(COLOURS), rngs=rngs)
-        self.shape = nnx.Linear(width, len(SHAPES), rngs=rngs)
-        self.place = nnx.Linear(width, 3, rngs=rngs)
-        self.background = nnx.Linear(width, len(BACKGROUNDS), rngs=rngs)
-        self.cell = nnx.Linear(width, cells * cells, rngs=rngs)
-
-    def sums(self, tokens: Array, targets: DenseTargets) -> Sums:
-        """Losses of one scene's frames; tokens [frames, cells, width].
-
-        Metrics are the mean losses, and how often the look, colour and shape of a thing that lies
-        mostly in a cell are named right.
-        """
-        frames = jnp.asarray(float(len(tokens)))
-        by_colour = targets.thing.reshape(*targets.thing.shape[:-1], -1, len(SHAPES))
-        colours, shapes = jnp.sum(by_colour, -1), jnp.sum(by_colour, -2)
-        looks = [
-            (self.thing(tokens), targets.thing),
-            (self.colour(tokens), colours),
-            (self.shape(tokens), shapes),
-        ]
-        thing = jnp.zeros(tokens.shape[:2])
-        for scores, share in looks:
-            losses = optax.sigmoid_binary_cross_entropy(scores, jnp.minimum(share, 1))
-            thing = thing + jnp.sum(losses, -1)
-        there = targets.place[..., 3]
-        error = jnp.sum(jnp.abs(self.place(tokens) - targets.place[..., :3]), -1) * there
-        place = jnp.sum(error, -1) / jnp.maximum(jnp.sum(there, -1), 1)
-        labels = jnp.broadcast_to(targets.background[:, None], tokens.shape[:2])
-        cross_entropy = optax.softmax_cross_entropy_with_integer_labels
-        background = cross_entropy(self.background(tokens), labels)
-        cells = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape[:2])
-        cell = cross_entropy(self.cell(tokens), cells)
-        loss = jnp.mean(thing + 0.3 * background + 0.3 * cell, -1) + 5 * place
-        mostly = (jnp.max(targets.thing, -1) > 0.5).astype(jnp.float32)
-        parts = {"thing": thing, "place": place[:, None], "background": background, "cell": cell}
-        metrics = {name: (jnp.sum(jnp.mean(x, -1)), frames) for name, x in parts.items()}
-        for name, (scores, share) in zip(("thing", "colour", "shape"), looks, strict=True):
-            right = jnp.argmax(scores, -1) == jnp.argmax(share, -1)
-            metrics[f"{name}_right"] = (jnp.sum(right * mostly), jnp.sum(mostly))
-        return Sums(jnp.sum(loss), frames, metrics)
+    examples: Examples
+    wanted: Wanted
+    video: Float[Array, "*batch tokens width"]
 
 
 @dataclass(frozen=True)
 class Training:
-    """What the stages share."""
+    """What the stages share.
+
+    graph: of a whole model.
+    remat: compute layers anew in backward passes, which saves memory.
+    """
 
     recipe: Recipe
     texts: Texts
-    seed: int
+    graph: nnx.GraphDef
+    remat: bool = True
 
-    def batches(self, stage: str) -> Callable[[int], Any]:
-        """The batches of a stage: `Packed`, `Tracks` of single frames, or `Examples`."""
-        easy = self.recipe.alone * self.recipe.schedule(stage).steps
-
-        def drills(step: int) -> Packed:
-            return draw_drills(self.texts, self.recipe.batch, seed=self.seed, step=step)
-
-        def frames(step: int) -> Tracks:
-            size = self.recipe.vision_batch
-            return draw_frames(size, seed=self.seed, step=step, alone=step < easy)
-
-        def examples(step: int) -> Examples:
-            size, alone = self.recipe.batch, step < easy
-            return draw_examples(self.texts, stage, size, seed=self.seed, step=step, alone=alone)
-
-        return {"text": drills, "vision": frames}.get(stage, examples)
-
-    def frames(self, scenes: Tracks, key: Array) -> Array:
-        """Pixel values of a batch."""
-        return pixel_values(scenes, key, self.recipe.image_size, MEAN, STD)
-
-    def text_loss(self, graph: nnx.GraphDef) -> LossOf:
-        """Of the text stage."""
+    def text_loss(self) -> LossOf:
+        """Of the text stage; of parameters of a whole model."""
 
         def loss(parameters: Parameters, packed: Packed, key: Array) -> Sums:
             del key
-            decoder = nnx.merge(graph, parameters).decoder
+            decoder = nnx.merge(self.graph, parameters).decoder
 
             def one(packed: Packed) -> Sums:
-                x = decoder.embedding(jnp.asarray(packed.ids))
-                found = self._losses(decoder, x, packed)
+                x, mask = decoder.embedding(jnp.asarray(packed.ids)), self._mask(packed)
+                found = token_loss(
+                    decoder, x, packed, mask, chunk=self.recipe.chunk, remat=self.remat
+                )
                 weight = jnp.sum(jnp.asarray(packed.weight))
                 right = jnp.sum(found.right * packed.weight)
                 return Sums(jnp.sum(found.loss), weight, {"letters": (right, weight)})
@@ -125,67 +66,127 @@ class Training:
 
         return loss
 
-    def vision_loss(self, heads: nnx.GraphDef, graph: nnx.GraphDef) -> LossOf:
-        """Of the vision stage; eight single frames make one video."""
+    def vision_loss(self, heads: nnx.GraphDef, decoder: Parameters) -> LossOf:
+        """Of the vision stage, by `model` and `heads`; eight single frames make one video.
+
+        decoder: parameters that a whole model has besides.
+        """
+        recipe = self.recipe
 
         def loss(parameters: Parameters, scenes: Tracks, key: Array) -> Sums:
-            model, reader = nnx.merge(graph, parameters[0]), nnx.merge(heads, parameters[1])
-            frames = self.frames(scenes, key)
-            video = frames.reshape(-1, self.recipe.frames, *frames.shape[2:])
+            model = nnx.merge(self.graph, {**parameters["model"], "decoder": decoder})
+            reader: DenseHeads = nnx.merge(heads, parameters["heads"])
+            frames = pixel_values(scenes, key, recipe.image_size, MEAN, STD)
+            video = frames.reshape(-1, recipe.frames, *frames.shape[2:])
             tokens = jax.vmap(model.encode_video)(video)
-            cells = self.recipe.grid
+            cells = recipe.grid
             tokens = tokens.reshape(len(frames), -1, cells * cells, tokens.shape[-1])
             targets = jax.vmap(lambda scene: dense_targets(scene, cells))(scenes)
             return jax.tree.map(jnp.sum, jax.vmap(reader.sums)(tokens, targets))
 
         return loss
 
-    def token_loss(self, graph: nnx.GraphDef) -> LossOf:
-        """Of the image and the video stage; a single frame stands in every place."""
-        where = jnp.asarray(self.texts.video_position)
-        letters = jnp.asarray([self.texts.tokenizer.token_to_id(letter) for letter in "ABCD"])
+    def tower(self, parameters: Parameters) -> Callable[[Tracks, Array], Array]:
+        """Video embeddings of scenes, [batch, tokens, width], from parameters that stay.
 
-        def loss(parameters: Parameters, examples: Examples, key: Array) -> Sums:
-            model = nnx.merge(graph, parameters)
-            frames = self.frames(examples.scenes, key)
+        A single frame stands in every place.
+        """
 
-            def one(pixels: Array, example: Examples) -> Sums:
+        @jax.jit
+        def encoded(parameters: Parameters, scenes: Tracks, key: Array) -> Array:
+            model = nnx.merge(self.graph, parameters)
+
+            def one(pixels: Array) -> Array:
                 features = model.vision(pixels)
-                features = jnp.broadcast_to(features, (self.recipe.frames, *features.shape[1:]))
-                packed = self.with_words(example, where)
-                x = model.embed(packed.ids, where, model.projector(features))
-                found = self._losses(model.decoder, x, packed)
-                weight = jnp.asarray(packed.weight)
-                video = jnp.zeros(len(weight), bool).at[where].set(True)
-                letter = jnp.isin(packed.target, letters) & (weight > 0) & ~video
-                kinds = {
-                    "letters": letter,
-                    "open": (weight == 1) & ~letter & ~video,
-                    "verdicts": (weight == self.texts.verdict) & ~video,
-                    "words": video & (weight > 0),
-                }
-                metrics = {
-                    name: (jnp.sum(found.right * of), jnp.sum(of).astype(jnp.float32))
-                    for name, of in kinds.items()
-                }
-                return Sums(jnp.sum(found.loss), jnp.sum(weight), metrics)
+                shape = (self.recipe.frames, *features.shape[1:])
+                return model.projector(jnp.broadcast_to(features, shape))
 
-            return jax.tree.map(jnp.sum, jax.vmap(one)(frames, examples))
+            frames = pixel_values(scenes, key, self.recipe.image_size, MEAN, STD)
+            return jax.vmap(one)(frames)
+
+        return lambda scenes, key: encoded(parameters, scenes, key)
+
+    def decoder_loss(self, frozen: Parameters, heads: nnx.GraphDef | None = None) -> LossOf:
+        """Of the image, the motion and the video stage, by `decoder` and, if given, `heads`.
+
+        frozen: parameters of a whole model, of which the decoder's are replaced.
+        """
+        where, prefix = jnp.asarray(self.texts.video_position), jnp.asarray(self.texts.prefix)
+
+        def loss(parameters: Parameters, shown: Shown, key: Array) -> Sums:
+            del key
+            model = nnx.merge(self.graph, {**frozen, "decoder": parameters["decoder"]})
+            reader = None if heads is None else nnx.merge(heads, parameters["heads"])
+
+            def one(shown: Shown) -> Sums:
+                examples, wanted, packed = shown.examples, shown.wanted, shown.examples.packed
+                total, hidden, metrics = jnp.zeros(()), None, {}
+                if packed is None:
+                    x = model.embed(prefix, where, shown.video)
+                    hidden = model.decoder(
+                        Embedded.of(x), keep=Keep(hidden=True), chunk=self.recipe.chunk,
+                        remat=self.remat,
+                    ).hidden  # fmt: skip
+                else:
+                    packed = self.with_words(examples, packed, where)
+                    found = token_loss(
+                        model.decoder,
+                        model.embed(jnp.asarray(packed.ids), where, shown.video),
+                        packed,
+                        self._mask(packed, jnp.asarray(wanted.hide)),
+                        chunk=self.recipe.chunk,
+                        hidden=reader is not None,
+                        remat=self.remat,
+                    )
+                    total, hidden = jnp.sum(found.loss), found.hidden
+                    metrics = self._of_tokens(packed, found.right)
+                weight = jnp.asarray(wanted.weight)
+                if reader is not None:
+                    assert hidden is not None
+                    tokens = hidden[wanted.layer][where]
+                    told, more = reader.loss(
+                        tokens, examples.scenes, examples.motions, self.recipe.grid
+                    )
+                    total = total + wanted.motion * weight * told
+                    metrics |= more
+                return Sums(total, weight, metrics)
+
+            return jax.tree.map(jnp.sum, jax.vmap(one)(shown))
 
         return loss
 
-    def _losses(self, decoder: Decoder, x: Array, packed: Packed) -> TokenLoss:
-        recipe = self.recipe
-        return token_loss(decoder, x, packed, segments=recipe.segments, chunk=recipe.chunk)
+    def _mask(self, packed: Packed, hide: Array | None = None) -> EdgeMask:
+        segment, recipe = jnp.asarray(packed.segment), self.recipe
+        position = self.texts.video_position
+        hidden = None if hide is None else Hidden(position, min(HIDDEN, recipe.layers), hide)
+        return packed_mask(segment, recipe.segments, recipe.layers, hidden)
 
-    def with_words(self, example: Examples, where: Array) -> Packed:
+    def _of_tokens(self, packed: Packed, right: Array) -> Metrics:
+        """How often tokens of each kind are right."""
+        where, weight = jnp.asarray(self.texts.video_position), jnp.asarray(packed.weight)
+        letters = jnp.asarray([self.texts.tokenizer.token_to_id(letter) for letter in "ABCD"])
+        video = jnp.zeros(len(weight), bool).at[where].set(True)
+        letter = jnp.isin(packed.target, letters) & (weight > 0) & ~video
+        kinds = {
+            "letters": letter,
+            "asked": letter & (jnp.asarray(packed.segment) == 1),
+            "open": (weight == 1) & ~letter & ~video,
+            "verdicts": (weight == self.texts.verdict) & ~video,
+            "words": video & (weight > 0),
+        }
+        return {
+            name: (jnp.sum(right * of), jnp.sum(of).astype(jnp.float32))
+            for name, of in kinds.items()
+        }
+
+    def with_words(self, examples: Examples, packed: Packed, where: Array) -> Packed:
         """The packed sequence, with a word to learn at every video token that mostly shows it."""
-        packed, cells = example.packed, self.recipe.grid
-        share = shares(example.scenes, cells) * example.known[..., None]
+        cells = self.recipe.grid
+        share = shares(examples.scenes, cells) * examples.known[..., None]
         share = jnp.broadcast_to(share, (len(share), self.recipe.frames, cells * cells)).reshape(
             len(share), -1
         )
-        target = jnp.asarray(example.word)[jnp.argmax(share, axis=0)]
+        target = jnp.asarray(examples.word)[jnp.argmax(share, axis=0)]
         weight = self.recipe.word_weight * (jnp.max(share, axis=0) > 0.3)
         return packed._replace(
             ids=jnp.asarray(packed.ids),

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from flowjax.data.encode import write_mp4
+from flowjax.data.prompt import Question
 from flowjax.data.shapes.paint import frames
+from flowjax.data.shapes.scene import Scene
 from flowjax.data.shapes.tasks import IMAGE_TASKS, VIDEO_TASKS, Draw, draw_question
 from flowjax.data.shapes.world import SPLITS
 from flowjax.errors import FlowjaxError
@@ -68,21 +70,23 @@ def write_benchmark(
         (partial / SIGN).mkdir()
         with progress_bar("videos", len(tasks) * per_task) as advance:
             for task in tasks:
-                number = TASKS.index(task)
                 entries = []
                 (partial / "video" / task).mkdir(parents=True)
                 for turn in range(per_task):
-                    entries.append(_write_question(partial, task, turn, split, (seed, number)))
+                    entries.append(_write_question(partial, task, turn, split, seed))
                     advance(1)
                 text = json.dumps(entries, indent=1)
                 (partial / SIGN / f"{task}.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _write_question(
-    folder: Path, task: str, turn: int, split: str, seed: tuple[int, int]
-) -> dict[str, object]:
-    rng = np.random.default_rng([*seed, SPLITS.index(split), turn])
-    scene, question = draw_question(task, Draw(rng, test=split == "test"), turn)
+def benchmark_question(task: str, turn: int, *, split: str, seed: int) -> tuple[Scene, Question]:
+    """The scene and question number `turn` of a task, as `write_benchmark` writes them."""
+    rng = np.random.default_rng([seed, TASKS.index(task), SPLITS.index(split), turn])
+    return draw_question(task, Draw(rng, test=split == "test"), turn)
+
+
+def _write_question(folder: Path, task: str, turn: int, split: str, seed: int) -> dict[str, object]:
+    scene, question = benchmark_question(task, turn, split=split, seed=seed)
     name = f"{turn:04d}.mp4"
     write_mp4(folder / "video" / task / name, frames(scene, FRAMES, SIZE), FPS)
     assert question.answer is not None

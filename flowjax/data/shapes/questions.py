@@ -6,7 +6,7 @@ import numpy as np
 
 from flowjax.data.prompt import LETTERS, Question
 from flowjax.data.shapes.scene import Scene, Thing
-from flowjax.data.shapes.world import BACKGROUNDS, COLOURS, OPPOSITE, SHAPES
+from flowjax.data.shapes.world import BACKGROUNDS, COLOURS, OPPOSITE, SHAPES, STILL
 
 NUMBERS = ("one", "two", "three", "four")
 ACTS = {
@@ -146,6 +146,28 @@ def every_question(scene: Scene, rng: np.random.Generator) -> list[Ask]:
         asks.append(ask_number(scene))
     movers = [thing for thing in things if thing.moves]
     asks += [ask_first(one, other) for one in movers for other in movers if one.stop <= other.start]
+    return asks
+
+
+def ask_states(scene: Scene) -> list[Ask]:
+    """Whether single things move, and where one moves after another, which of them they are.
+
+    Steps towards the order and the number of moving things; no task of the benchmark asks them.
+    """
+    movers = [thing for thing in scene.things if thing.moves]
+    staged = any(one.stop <= other.start for one in movers for other in movers)
+    start = min((thing.start for thing in movers), default=0.0)
+    asks: list[Ask] = []
+    for thing in scene.things if movers else ():
+        if thing.moves and staged:
+            options = "it moves first", "it moves then"
+            true = options[thing.start > start]
+        elif thing.moves or thing.motion == STILL:
+            options = "it moves", "it is there"
+            true = options[not thing.moves]
+        else:
+            continue
+        asks.append((f"What does the {thing.name} do?", options, true))
     return asks
 
 
