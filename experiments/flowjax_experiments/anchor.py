@@ -79,7 +79,7 @@ class Anchor(Analysis):
     edge: Edges = ()
     window: Window = None
 
-    def samples(self, questions: Selection) -> tuple[Sample, ...]:
+    def samples(self, questions: Selection) -> Sequence[Sample]:
         """Those of a benchmark without their options, unless they are asked for."""
         samples = questions.read()
         if questions.one or not self.is_open:

@@ -15,6 +15,7 @@ from flowjax.cli.convert import convert
 from flowjax.cli.demo import demo
 from flowjax.cli.generate import generate
 from flowjax.cli.make_shapes import make_shapes
+from flowjax.cli.prepare import prepare
 from flowjax.cli.report import report
 from flowjax.errors import FlowjaxError
 from flowjax.platforms import skip_absent_tpu
@@ -36,6 +37,7 @@ app.command()(figures)
 app.command()(report)
 app.command()(generate)
 app.command("make-shapes")(make_shapes)
+app.command()(prepare)
 app.command()(demo)
 app.add_typer(pathways, name="pathways")
 app.add_typer(bench.app, name="bench")

@@ -73,6 +73,17 @@ def kernel(
 
 
 @app.command()
+def prepared(
+    clips: Annotated[int, typer.Option(help="Clips to prepare.", min=20)] = 1_000,
+    json: Json = None,
+) -> None:
+    """Reading prepared frames beside decoding them, and opening a benchmark of many questions."""
+    from flowjax_benchmarks.prepared import run
+
+    run(clips=clips, json=json)
+
+
+@app.command()
 def coverage(
     runs: Annotated[int, typer.Option(help="Draws of each population.", min=100)] = 4_000,
     json: Json = None,

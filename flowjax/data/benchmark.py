@@ -4,14 +4,15 @@ import functools
 import hashlib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import flowjax.data.benchmarks
 from flowjax.data.entry import Entry
-from flowjax.data.question_cache import Row, kept
-from flowjax.data.samples import Part, Samples
+from flowjax.data.prepare import is_prepared, read_prepared_benchmark
+from flowjax.data.question_cache import kept
+from flowjax.data.samples import Part, Row, Samples
 from flowjax.errors import FlowjaxError
 from flowjax.files import printable
 
@@ -90,16 +91,25 @@ def read_benchmark(path: Path, tasks: Sequence[str] = (), limit: int | None = No
     """
     if limit is not None and limit < 1:
         raise FlowjaxError(f"limit {limit}: give at least 1 question per task")
+    if is_prepared(path):
+        return _chosen(path, read_prepared_benchmark(path), tasks, limit, ())
     benchmark = benchmark_of(path)
     files = benchmark.files(path)
     own = set(tasks) <= files.keys()
     wanted = [task for task in tasks if task in files] if tasks and own else files
     parts = [_part(benchmark, path, name, files[name]) for name in wanted]
-    samples = Samples.of(parts)
-    there = list(dict.fromkeys(samples.tasks))
+    others = files if own or len(files) > 1 else ()
+    return _chosen(path, Samples.of(parts), tasks, limit, others)
+
+
+def _chosen(
+    path: Path, samples: Samples, tasks: Sequence[str], limit: int | None, others: Collection[str]
+) -> Samples:
+    """Those of some tasks; `others` are tasks there may be whose files were not read."""
+    there = dict.fromkeys(samples.tasks)
     for task in tasks:
         if task not in there:
-            known = ", ".join(sorted({*there, *(files if own or len(files) > 1 else ())}))
+            known = ", ".join(sorted({*there, *others}))
             raise FlowjaxError(f"task {task!r} does not exist; {path} has {known}")
     return samples.chosen(tasks, limit)
 

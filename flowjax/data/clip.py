@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from flowjax.data.frame_folder import pictures_in, read_folder
+from flowjax.data.prepared import prepared_digest, read_prepared
 from flowjax.data.sample import Sample
 from flowjax.data.video import Choose, VideoClip, read_frames
 
@@ -15,16 +16,25 @@ def read_clip(sample: Sample, num_frames: int | Choose) -> VideoClip:
     """Frames of the part of a video that a sample is about.
 
     Args:
-        sample: its video is a file or a folder of frames.
+        sample: its video is a file or a folder of frames, or its frames are stored.
         num_frames: how many frames; or what chooses them.
 
     Raises:
         FlowjaxError: see `read_frames` and `read_folder`.
     """
+    if sample.prepared is not None:
+        return read_prepared(sample.prepared, num_frames)
     if sample.video.is_dir():
         rate = sample.rate or FRAME_RATE
         return read_folder(sample.video, num_frames, rate=rate, start=sample.start, end=sample.end)
     return read_frames(sample.video, num_frames, start=sample.start, end=sample.end, by=sample.by)
+
+
+def sample_digest(sample: Sample) -> str:
+    """SHA-256 of a sample's video; empty where it cannot be read."""
+    if sample.prepared is not None:
+        return prepared_digest(sample.prepared)
+    return video_digest(sample.video)
 
 
 def video_digest(path: Path) -> str:

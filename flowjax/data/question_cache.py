@@ -193,9 +193,9 @@ def _is_sound(folder: Path, count: int) -> bool:
 
 def _row(example: Mapping[str, Any]) -> Row:
     sample_id, problem = (example[name].decode() for name in ("sample_id", "problem"))
-    if problem:
+    texts: dict[str, Any] = {name: example[name].decode() for name in TEXTS}
+    if not texts["question"]:
         return Row(sample_id, None, problem)
-    texts = {name: example[name].decode() for name in TEXTS}
-    numbers = {name: float(example[name]) for name in NUMBERS}
+    numbers: dict[str, Any] = {name: float(example[name]) for name in NUMBERS}
     options = tuple(option.decode() for option in example["options"])
-    return Row(sample_id, Entry(**texts, **numbers, options=options))
+    return Row(sample_id, Entry(**texts, **numbers, options=options), problem)

@@ -20,6 +20,19 @@ UNREADABLE = Question("(could not be read)", ())
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """Where the frames of a clip are stored; see `flowjax.data.prepared`.
+
+    shard, place: the file, and which of its records.
+    num_frames: that were chosen of the clip.
+    """
+
+    shard: Path
+    place: int
+    num_frames: int
+
+
+@dataclass(frozen=True)
 class Sample:
     """One question about one video.
 
@@ -29,6 +42,7 @@ class Sample:
     rate: frames a second of a folder of frames.
     reference: the true answer to an open question; empty where it is not known.
     subtitles: a file of them, where there is one.
+    prepared: where its frames are, if they are not to be decoded.
     problem: why it cannot be asked, if its benchmark's file, which `video` is then, says so.
     """
 
@@ -42,4 +56,5 @@ class Sample:
     rate: float | None = None
     reference: str = ""
     subtitles: Path | None = None
+    prepared: Prepared | None = None
     problem: str = ""

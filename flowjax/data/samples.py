@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from flowjax.data.entry import Entry
 from flowjax.data.prompt import Question
 from flowjax.data.sample import UNREADABLE, Sample
+from flowjax.data.video import Choose
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 """Of videos that a benchmark names without one."""
@@ -70,6 +71,13 @@ class Part:
         """One sample that says why a file cannot be read."""
         return cls(file.parent, file, name, Kept.of([Row(name, None, problem, whole=True)]))
 
+    def check(self, frames: int | Choose) -> None:
+        """Refuse frames that cannot be read of these videos; of files, any can be.
+
+        Raises:
+            FlowjaxError: other ones were prepared.
+        """
+
     @property
     def tasks(self) -> list[str]:
         """Of every question."""
@@ -87,9 +95,9 @@ class Part:
             entry.task,
             found(self.root / entry.video),
             Question(entry.question, entry.options, entry.answer or None),
-            _given(entry.start),
-            _given(entry.end),
-            rate=_given(entry.rate),
+            given(entry.start),
+            given(entry.end),
+            rate=given(entry.rate),
             reference=entry.reference,
             subtitles=self.root / entry.subtitles if entry.subtitles else None,
         )
@@ -103,7 +111,8 @@ def found(path: Path) -> Path:
     return next((one for one in there if one.exists()), path)
 
 
-def _given(seconds: float) -> float | None:
+def given(seconds: float) -> float | None:
+    """A number of seconds; None where it is NaN."""
     return None if math.isnan(seconds) else seconds
 
 
@@ -139,6 +148,11 @@ class Samples(Sequence[Sample]):
         for index, task in enumerate(self.tasks):
             of_task.setdefault(task, []).append(index)
         return self.only([index for task in tasks or of_task for index in of_task[task][:limit]])
+
+    def check(self, frames: int | Choose) -> None:
+        """Refuse frames that cannot be read of these samples; see `Part.check`."""
+        for part in self._parts:
+            part.check(frames)
 
     def shard(self, process: int, processes: int) -> "Samples":
         """Those that one of several processes reads; see `shard`."""

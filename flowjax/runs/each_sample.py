@@ -14,6 +14,7 @@ import pyarrow as pa
 from flowjax.asked.asked import Asked, ask_sample
 from flowjax.data.frame_order import AS_IS
 from flowjax.data.sample import Sample
+from flowjax.data.samples import Samples
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance, progress_bar
@@ -98,6 +99,8 @@ def each_sample(
             raise FlowjaxError(f"sample {sample.sample_id!r}: the true option is not known")
         return ask_sample(loaded, sample, order=order), made_of(sample)
 
+    if isinstance(samples, Samples):
+        samples.check(loaded.frames)
     for sample in samples if strict else ():
         if sample.problem:
             raise FlowjaxError(sample.problem)

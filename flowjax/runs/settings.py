@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from flowjax.data.clip import video_digest
+from flowjax.data.clip import sample_digest
 from flowjax.data.sample import Sample
 from flowjax.data.samples import Samples
 from flowjax.models.checkpoint import REFERENCE, LoadedModel, checkpoint_digest
@@ -47,7 +47,7 @@ def made_of(sample: Sample) -> str:
     question = sample.question
     fields = (
         (sample.sample_id, sample.task, question.stem, question.options, question.answer),
-        (sample.start, sample.end, sample.by, video_digest(sample.video)),
+        (sample.start, sample.end, sample.by, sample_digest(sample)),
         *(() if sample.rate is None else (sample.rate,)),
     )
     return hashlib.sha256(repr(fields).encode()).hexdigest()

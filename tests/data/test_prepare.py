@@ -1,0 +1,173 @@
+"""Prepared benchmarks: the frames that decoding gives, bit for bit, however they were made."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flowjax.data.benchmark import read_benchmark
+from flowjax.data.clip import read_clip, sample_digest
+from flowjax.data.encode import write_mp4
+from flowjax.data.prepare import Plan, prepare
+from flowjax.data.prepared import PER_SHARD
+from flowjax.errors import FlowjaxError
+from tests.videos import moving_square
+
+OPTIONS = ["red", "green"]
+UNREADABLE = ["3 é.mp4", "damaged.mp4", "gone.mp4"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory):
+    """Forty clips, two of each video and one in a part that is not there; one of them shared.
+
+    And a video that is missing, one that is damaged, and an entry that is not well formed.
+    """
+    folder = tmp_path_factory.mktemp("prepare") / "my questions"
+    folder.mkdir()
+    rows = []
+    for index in range(20):
+        write_mp4(folder / f"{index} é.mp4", moving_square(1 if index == 3 else 20, 32), 10)
+        row = {"video": f"{index} é.mp4", "question": "What?", "options": OPTIONS, "answer": "A"}
+        rows += [row | {"task": f"t{index % 2}"}, row | {"start": 0.5, "end": 1.0}]
+    rows += [rows[0] | {"question": "What else?"}, rows[0] | {"video": "gone.mp4"}]
+    rows += [rows[0] | {"video": "damaged.mp4"}, rows[0] | {"video": "../out.mp4"}]
+    (folder / "damaged.mp4").write_bytes((folder / "0 é.mp4").read_bytes()[:300])
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def made(benchmark, out, **options):
+    plan = Plan.of(read_benchmark(benchmark))
+    options = {"num_frames": 4} | options
+    return plan, prepare(plan, benchmark, out, **options)
+
+
+def content(out):
+    files = (file for file in out.rglob("*.array_record") if file.parent.name == "frames")
+    return {file.name: file.read_bytes() for file in files}
+
+
+def frames_of(sample, count):
+    try:
+        clip = read_clip(sample, count)
+    except FlowjaxError as error:
+        return str(error)
+    arrays = (clip.frames, clip.indices, clip.timestamps)
+    return [(array.dtype, array.tolist()) for array in arrays], clip.fps, clip.duration
+
+
+def test_frames_are_those_of_the_videos(benchmark, tmp_path):
+    plan, failed = made(benchmark, tmp_path / "out")
+    assert len(plan.rows) == 44 and len(plan.clips) == 42  # one shared, one that is no entry
+    assert sorted(plan.clips[clip].video.name for clip in failed) == UNREADABLE
+    assert any("start (0.5 s) is after the last frame" in why for why in failed.values())
+    raw, stored = read_benchmark(benchmark), read_benchmark(tmp_path / "out")
+    assert stored.ids == raw.ids and stored.tasks == raw.tasks
+    for one, other in zip(raw, stored, strict=True):
+        assert (one.sample_id, one.task, one.video, one.question, one.problem) == (
+            other.sample_id, other.task, other.video, other.question, other.problem
+        )  # fmt: skip
+        assert (one.start, one.end, one.rate) == (other.start, other.end, other.rate)
+        if not one.problem:
+            assert frames_of(one, 4) == frames_of(other, 4)
+            readable = one.video.name not in UNREADABLE
+            assert sample_digest(one) == sample_digest(other) or not readable
+    assert [one.sample_id for one in read_benchmark(tmp_path / "out", ["t1"], limit=2)] == [
+        one.sample_id for one in read_benchmark(benchmark, ["t1"], limit=2)
+    ]
+
+
+def test_other_frames_are_refused(benchmark, tmp_path):
+    made(benchmark, tmp_path / "out")
+    samples = read_benchmark(tmp_path / "out")
+    with pytest.raises(FlowjaxError, match="4 frames of every video, but this model reads 8; give"):
+        samples.check(8)
+    with pytest.raises(FlowjaxError, match="--fps takes other numbers"):
+        samples.check(lambda total, fps: np.arange(total))
+    with pytest.raises(FlowjaxError, match=r"prepared otherwise \(num_frames is 4 there and 8"):
+        made(benchmark, tmp_path / "out", num_frames=8)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("")
+    with pytest.raises(FlowjaxError, match="was not made by flowjax prepare"):
+        made(benchmark, tmp_path / "other")
+
+
+def test_smaller_frames(benchmark, tmp_path):
+    made(benchmark, tmp_path / "out", size=20)
+    assert read_clip(read_benchmark(tmp_path / "out")[0], 4).frames.shape == (4, 20, 20, 3)
+
+
+def test_more_workers_and_a_kill_give_the_same_files(benchmark, tmp_path):
+    made(benchmark, tmp_path / "one")
+    made(benchmark, tmp_path / "two", workers=2)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+    assert len(content(tmp_path / "one")) == 3
+    code = (
+        "import sys, pathlib\n"
+        "from flowjax.data.benchmark import read_benchmark\n"
+        "from flowjax.data.prepare import Plan, prepare\n"
+        "source, out = map(pathlib.Path, sys.argv[1:])\n"
+        "prepare(Plan.of(read_benchmark(source)), source, out, num_frames=4)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    killed = tmp_path / "killed"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(benchmark), str(killed)], env=environment
+    )
+    until = time.monotonic() + 60
+    while not list(killed.glob("frames/00000*")) and time.monotonic() < until:
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    if len(content(killed)) < 3:
+        with pytest.raises(FlowjaxError, match="is not finished"):
+            read_benchmark(killed)
+    plan, failed = made(benchmark, killed)
+    assert sorted(plan.clips[clip].video.name for clip in failed) == UNREADABLE
+    assert content(killed) == content(tmp_path / "one")
+    assert not list(killed.rglob(".*.????????"))
+    times = {name: (killed / "frames" / name).stat().st_mtime_ns for name in content(killed)}
+    made(benchmark, killed)
+    later = {name: (killed / "frames" / name).stat().st_mtime_ns for name in content(killed)}
+    # Only those are written again that hold clips that could not be read.
+    assert {int(name[:5]) for name in times if times[name] != later[name]} == {
+        clip // PER_SHARD for clip in failed
+    }
+
+
+def test_what_could_not_be_read_is_tried_again(benchmark, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(benchmark, source)
+    plan, failed = made(source, tmp_path / "out")
+    shutil.copy(source / "0 é.mp4", source / "gone.mp4")
+    _, later = made(source, tmp_path / "out")
+    (gone,) = failed.keys() - later.keys()
+    assert plan.clips[gone].video.name == "gone.mp4" and len(later) == 2
+    samples = read_benchmark(tmp_path / "out")
+    (sample,) = (one for one in samples if one.video.name == "gone.mp4")
+    assert frames_of(sample, 4)[1] == 10.0
+
+
+def test_damaged_files_are_named(benchmark, tmp_path):
+    made(benchmark, tmp_path / "out")
+    file = tmp_path / "out" / "frames" / "00000.array_record"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] + bytes(99) + whole[len(whole) // 2 + 99 :])
+    found = [frames_of(sample, 4) for sample in read_benchmark(tmp_path / "out")][:16]
+    assert any(isinstance(one, str) and "00000.array_record cannot be read" in one for one in found)
+    file.unlink()
+    with pytest.raises(FlowjaxError, match="is not finished"):
+        read_benchmark(Path(tmp_path / "out"))
