@@ -6,12 +6,15 @@ when the video is one frame repeated. Right answers are the control: both have a
 flip in, but any change makes a right answer wrong, and only one of several makes a wrong one right.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Bool
 from matplotlib.figure import Figure
 
@@ -20,11 +23,14 @@ from flowjax.data.frame_order import REPEATED
 from flowjax.data.sample import Sample
 from flowjax.edges import Edge, Knockout
 from flowjax.layer_windows import windows
+from flowjax.lens.pictures import Pictures, keep_pictures, pictures_of, read_pictures
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance
 from flowjax.report.canvas import BAND, FROM, SCORE, headline, inner_legend, legend, sheet
 from flowjax.report.marks import WINDOW, Line, draw_bars, draw_lines
+from flowjax.report.page.section import Folded, Picture, Section
 from flowjax.report.sign_flips import adjusted_p_between, with_p
+from flowjax.report.stages import spans
 from flowjax.report.statistics import (
     LEAST,
     LEVEL,
@@ -54,6 +60,9 @@ CASES = {
 An answer flips if in some window it becomes right, or is no longer, and changes if it becomes any
 other; it is static if it stays the same without any cross-frame edge, and for one repeated frame.
 """
+
+MOST_SHOWN, MOST_FRAMES = 12, 8
+"""Wrong answers whose frames are kept for a page, and frames of each."""
 
 DRAWN = {
     "case 1": "Case 1:\nflips in some\nwindow",
@@ -104,6 +113,25 @@ class Diagnose(Analysis):
 
         return Work(measure, {"window": width})
 
+    def finish(self, run: Run, loaded: LoadedModel, samples: Sequence[Sample]) -> None:
+        """Keep frames of wrong answers, for a page to show."""
+        wrong = set(run.rows.filter(pc.invert(run.rows["correct"]))["sample_id"].to_pylist())
+        shown = [sample for sample in samples if sample.sample_id in wrong][:MOST_SHOWN]
+        frames = min(MOST_FRAMES, loaded.config.frames)
+        keep_pictures(run.path, [pictures_of(loaded, sample, frames, ()) for sample in shown])
+
+    @classmethod
+    def section(cls, index: int, run: Run) -> Section:
+        """With the wrong answers and their frames."""
+        section = super().section(index, run)
+        rows = {row["sample_id"]: row for row in run.rows.to_pylist()}
+        parts = [
+            _wrong(rows[kept.sample_id], kept)
+            for kept in read_pictures(run.path)
+            if kept.sample_id in rows
+        ]
+        return dataclasses.replace(section, parts=[*section.parts, *parts])
+
     @staticmethod
     def report(run: Run) -> Report:
         """How many answers fall into each case."""
@@ -140,6 +168,23 @@ class Diagnose(Analysis):
             f"{LEAST} of either",
         ]
         return Report(parts, {"diagnosis": draw_diagnosis(run.rows)})
+
+
+def _wrong(row: dict[str, Any], kept: Pictures) -> Folded:
+    """A wrong answer: what was asked and seen, and which cuts mend it."""
+    mended = [
+        layer
+        for layer, answer in enumerate(row["window_answers"], 1)
+        if answer.lower() == row["true_answer"].lower()
+    ]
+    flips = f"right in windows around layers {spans(mended)}" if mended else "wrong in every window"
+    said = (
+        f"Cross-frame edges cut: {flips}; {row['cut_answer']} with all of them cut everywhere. "
+        f"One frame repeated: {row['still_answer']}."
+    )
+    title = f"{row['sample_id']}: answers {row['base_answer']}, right is {row['true_answer']}"
+    strip = Picture.strip(kept.frames, f"{len(kept.frames)} frames of {row['sample_id']}")
+    return Folded(title, [strip, row["prompt"], said])
 
 
 @dataclass(frozen=True, eq=False)

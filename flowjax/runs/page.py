@@ -75,7 +75,7 @@ def sample_section(found: dict[type[Analysis], list[Run]]) -> Section | None:
     """
     runs = [(analysis, run) for analysis, own in found.items() for run in own]
     kept = [pictures.sample_id for _, run in runs for pictures in read_pictures(run.path)]
-    names = list(dict.fromkeys(kept))
+    names = [n for n in dict.fromkeys(kept) if any(a.on_sample(r, n) for a, r in runs)]
     if not names:
         firsts = (run.rows["sample_id"][0].as_py() for _, run in runs)
         names = [name for name in firsts if any(a.on_sample(r, name) for a, r in runs)][:1]

@@ -56,6 +56,20 @@ def test_redrawn_from_rows(run, flowjax):
     assert_redrawn(flowjax, out, printed)
 
 
+def test_wrong_answers_are_shown_with_their_frames(run, flowjax, tmp_path):
+    page = tmp_path / "r.html"
+    assert flowjax("report", run[0], "--out", page).code == 0
+    text = page.read_text()
+    wrong = [row for row in pq.read_table(run[0] / "results.parquet").to_pylist()
+             if not row["correct"]]  # fmt: skip
+    assert wrong
+    for row in wrong:
+        assert f"{row['sample_id']}: answers {row['base_answer']}, right is" in text
+        assert f'alt="8 frames of {row["sample_id"]}"' in text
+    assert text.count("data:image/jpeg;base64,") == len(wrong)
+    assert '<section id="sample"' not in text, "nothing else is known of these samples"
+
+
 def test_a_window_wider_than_the_model_is_named(flowjax, answering, benchmark, tmp_path):
     arguments = ["--data", benchmark, "--out", tmp_path / "run", "--window", 99]
     result = flowjax("diagnose", answering, *arguments)

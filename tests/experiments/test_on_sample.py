@@ -28,7 +28,7 @@ def test_single_tokens_that_were_cut(tmp_path):
     assert stem.change.tolist() == [[22.0 + i for i in range(5)], [23.0 + i for i in range(5)]]
     assert len(option.texts) == 1
     assert Sweep.on_sample(run, "s9") is None
-    edges = Sweep.sections([run])[0].parts[0].data["edges"]
+    edges = Sweep.sections([run])[1].parts[0].data["edges"]
     assert [edge["name"] for edge in edges] == ["video \N{RIGHTWARDS ARROW} last"]
 
 

@@ -56,7 +56,7 @@ def test_lanes_follow_the_prompt():
 
 
 def test_a_map_holds_what_curves_say():
-    (section, curves) = flow.sections([flow.Swept("m", of_tasks(falls))])
+    (curves, section) = flow.sections([flow.Swept("m", of_tasks(falls))])
     (widget,) = section.parts
     assert isinstance(widget, Widget)
     data = widget.data
@@ -74,8 +74,11 @@ def test_a_map_holds_what_curves_say():
 
 def test_tokens_and_patches_are_not_on_the_map():
     edges = {"custom": ["question_stem[3]->last"], "patch": ["residual:last"]}
-    data = flow.sections([flow.Swept("m", sweep_table(edges))])[0].parts[0].data
-    assert [edge["parts"] for edge in data["edges"]] == [[], []]
+    (only,) = flow.sections([flow.Swept("m", sweep_table(edges))])
+    assert only.key == "curves"
+    edges["set"] = ["video->last"]
+    data = flow.sections([flow.Swept("m", sweep_table(edges))])[1].parts[0].data
+    assert [edge["parts"] for edge in data["edges"]] == [[], [], [("video", "last")]]
     assert len(data["lanes"]) == 6
 
 

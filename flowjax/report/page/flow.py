@@ -78,11 +78,10 @@ def sections(sweeps: Sequence[Swept]) -> list[Section]:
     """The flow map of some sweeps, two models beside each other, and the curves."""
     every = [(one.label, views(one.rows), one.style) for one in sweeps]
     data = flow_data(every, window=window_of(sweeps[0].rows))
-    said = [_summary(*one) for one in every]
-    out = [
-        Section("flow", "The flow map", LEAD, [Widget("flow", data)], said),
-        Section("curves", "Every edge by layer", CURVES, [Widget("curves", data)]),
-    ]
+    out = [Section("curves", "Every edge by layer", CURVES, [Widget("curves", data)])]
+    if any(edge["parts"] for edge in data["edges"]):  # else all are tokens or patches
+        said = [_summary(*one) for one in every]
+        out.append(Section("flow", "The flow map", LEAD, [Widget("flow", data)], said))
     pair = next(
         (
             (a, b)

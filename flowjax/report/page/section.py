@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import matplotlib as mpl
+import numpy as np
+from jaxtyping import UInt8
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from PIL import Image
 
 from flowjax.report.canvas import EMBEDDED
 from flowjax.report.table import Table
@@ -26,6 +29,14 @@ class Picture:
 
     source: str
     alt: str
+
+    @classmethod
+    def strip(cls, frames: UInt8[np.ndarray, "frames height width 3"], alt: str) -> "Picture":
+        """Frames beside each other."""
+        out = io.BytesIO()
+        Image.fromarray(np.concatenate(list(frames), axis=1)).save(out, format="JPEG", quality=80)
+        data = base64.b64encode(out.getvalue()).decode("ascii")
+        return cls(f"data:image/jpeg;base64,{data}", alt)
 
     @classmethod
     def of(cls, figure: Figure, alt: str) -> "Picture":
