@@ -109,3 +109,21 @@ def test_heads_must_agree():
     tables = problem(40, groups=3, width=64, heads=4, tables=2)
     with pytest.raises(FlowjaxError, match="block map of 2 heads: give 1 or 4"):
         call(tables, tables.blocks(16, 16))
+
+
+@pytest.mark.parametrize("transform", [jax.grad, lambda f: lambda x: jax.jvp(f, (x,), (x,))])
+def test_derivatives_are_refused_by_name(transform):
+    query, key, value, query_position, key_position = GIVEN.arrays("float32")
+
+    def total(query):
+        return pruned_attention(
+            query,
+            key,
+            value,
+            query_position=query_position,
+            key_position=key_position,
+            blocks=GIVEN.blocks(16, 16),
+        ).sum()
+
+    with pytest.raises(FlowjaxError, match="pruned attention 'xla' has no derivatives"):
+        transform(total)(query)

@@ -1,6 +1,7 @@
 """One entry point for every implementation of pruned attention."""
 
-from typing import Literal
+import functools
+from typing import Literal, NoReturn
 
 import jax
 from jaxtyping import Array, Float, Int
@@ -99,7 +100,8 @@ def pruned_attention(
         The attended values, in the query's dtype.
 
     Raises:
-        FlowjaxError: the implementation asked for cannot serve, or the map is of other rows.
+        FlowjaxError: the implementation asked for cannot serve, the map is of other rows, or
+            derivatives are asked for, of which there are none.
     """
     _check(query, key, blocks)
     if implementation is None:
@@ -108,8 +110,31 @@ def pruned_attention(
             implementation = "xla"
     elif reason := refusal(implementation, query, key, blocks):
         raise FlowjaxError(f"pruned attention {implementation!r} cannot serve: {reason}")
-    attend = MODULES[implementation].attention
-    return attend(query, key, value, query_position, key_position, blocks)
+    return _attend(implementation, query, key, value, query_position, key_position, blocks)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _attend(
+    implementation: Implementation,
+    query: Float[Array, "q heads d"],
+    key: Float[Array, "k kv_heads d"],
+    value: Float[Array, "k kv_heads d"],
+    query_position: Int[Array, " q"],
+    key_position: Int[Array, " k"],
+    blocks: BlockMap,
+) -> Float[Array, "q heads d"]:
+    attention = MODULES[implementation].attention
+    return attention(query, key, value, query_position, key_position, blocks)
+
+
+@_attend.defjvp
+def _refuse_derivatives(
+    implementation: Implementation, _primals: tuple, _tangents: tuple
+) -> NoReturn:
+    raise FlowjaxError(
+        f"pruned attention {implementation!r} has no derivatives: differentiate a `Decoder`, whose "
+        "attention has them, or `flowjax.models.attention.attend`"
+    )
 
 
 def _check(

@@ -1,9 +1,10 @@
 """Pruned attention for TPUs: a Pallas kernel whose grid is the list of live blocks.
 
-The grid is (heads, visits). The packed visits are prefetched into scalar memory, and the index maps
-read them, so the pipeline fetches exactly the live key blocks, the next one while this one is
-computed. All visits of a query block follow each other: its softmax stays in scratch memory from
-the first to the last.
+The grid is (heads, visits), as many visits as the longest table of this layer has: maps that are
+stacked or padded for a program that serves others cost no more. The packed visits are prefetched
+into scalar memory, and the index maps read them, so the pipeline fetches exactly the live key
+blocks, the next one while this one is computed. All visits of a query block follow each other: its
+softmax stays in scratch memory from the first to the last.
 """
 
 import functools
@@ -104,13 +105,16 @@ def attention(
     def column_block(head, number, visits_, tables_, *_):  # noqa: ANN001, ANN002, ANN202
         return 0, unpack(visits_[tables_[head] * visits + number]).key_block
 
+    # Where the last query block has no live block, its one visit is of kind `NONE`.
+    last = jnp.asarray(blocks.bounds)[:, -1]
+    listed = jnp.max(jnp.maximum(last[:, 2], last[:, 0] + 1))
     computed = heads * visits * block_q * block_k
     output = pl.pallas_call(
         functools.partial(_kernel, visits=visits, scale=1 / math.sqrt(width)),
         out_shape=jax.ShapeDtypeStruct((len(row_position), heads * lanes), query.dtype),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=4,
-            grid=(heads, visits),
+            grid=(heads, listed),
             in_specs=[
                 pl.BlockSpec((block_q, lanes), query_block),
                 pl.BlockSpec((block_k, lanes), key_block),
