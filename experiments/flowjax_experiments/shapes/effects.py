@@ -50,7 +50,7 @@ SCHEMA = pa.schema(
     ]
 )
 """One row per model, question and knockout: the edge cut ("" for none) in layers `first` to `last`,
-counted from 1; whether the answer is right, and the probability of the true letter."""
+counted from 1; whether the answer is right, and the true letter's probability (four digits)."""
 
 
 class Asked(NamedTuple):
@@ -217,7 +217,7 @@ def _rows(
         np.array([of.first + 1 for of in cuts], np.int8)[cut],
         np.array([of.last + 1 for of in cuts], np.int8)[cut],
         found[..., 0].ravel() > 0.5,
-        found[..., 1].ravel().astype(np.float32),
+        np.round(found[..., 1].ravel(), 4).astype(np.float32),
     ]
     arrays = [
         pa.array(column).dictionary_encode() if of.type == NAME else pa.array(column).cast(of.type)

@@ -50,7 +50,7 @@ class Recipe:
     vision: Schedule = field(default_factory=lambda: _schedule(4500, 2e-3, 100))
     image: Schedule = field(default_factory=lambda: _schedule(3000, 1.5e-3, 100))
     motion: Schedule = field(default_factory=lambda: _schedule(1200, 2.5e-3, 50))
-    video: Schedule = field(default_factory=lambda: _schedule(3600, 1.5e-3, 300))
+    video: Schedule = field(default_factory=lambda: _schedule(2726, 1.5e-3, 300))
     alone: float = 0.25
     word_weight: float = 0.1
     verdict_weight: float = 0.5
