@@ -1,6 +1,7 @@
 # make demo      install, convert the shipped pair, sweep both over videos, draw what differs
 # make test      install the test extras, lint, type-check, run the suite
 # make test-all  the same with the tests marked slow, and compilers for GPUs (700 MB)
+# make docs      build the site into runs/site; a warning is an error
 # make lock      resolve pyproject.toml anew (needs uv)
 
 PYTHON ?= python3
@@ -12,10 +13,13 @@ TORCH  := 2.13.0
 TWO    := -n 2 --dist loadfile --no-loadscope-reorder
 LOCK   := uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
 
-.PHONY: demo test test-all lint lock clean
+.PHONY: demo docs test test-all lint lock clean
 
 demo: $(VENV)/.demo
 	$(BIN)/flowjax demo --out runs/demo --overwrite
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build
 
 test: lint
 	$(BIN)/pytest $(TWO)
@@ -45,6 +49,10 @@ $(VENV)/.test: requirements-test.lock $(VENV)/.demo
 # A GPU's compilers need none; they are wheels for Linux on x86-64 only.
 $(VENV)/.cuda-compile: requirements-cuda-compile.lock $(VENV)/.test
 	$(PIP) --no-deps --requirement requirements-cuda-compile.lock
+	touch $@
+
+$(VENV)/.docs: pyproject.toml $(VENV)/.demo
+	$(PIP) --editable ".[docs]"
 	touch $@
 
 $(BIN)/python:

@@ -185,7 +185,8 @@ def ask(
         question: its text.
         options: two or more to choose from, or none for an open question.
         answer: the true option's letter, such as "B"; None where it is not known.
-        start, end: seconds; the part of the video to show. None: all of it.
+        start: seconds; the first of the part of the video to show. None: its beginning.
+        end: seconds; the last of that part. None: its end.
         order: of the frames: "as-is", "shuffled", "reversed", or "repeated" (one frame in every
             place).
         frames: how many, evenly spaced; None for as many as the checkpoint says.
