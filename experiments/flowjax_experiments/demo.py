@@ -74,7 +74,9 @@ def run(out: Path, *, per_task: int = PER_TASK, overwrite: bool) -> None:
         answered[name] = analyse(Evaluate(), loaded, samples, out / name / "answers").rows
         swept[name] = analyse(Sweep(window=WINDOW), loaded, samples, out / name / "sweep").rows
     console.print("Reading one answer of each task, layer by layer")
-    looked = look_at(loaded, first_right(answered[MODELS[-1]], samples), out / MODELS[-1])
+    last = MODELS[-1]
+    shown = first_right(answered[last], samples)
+    looked = look_at(load_model(inputs / f"{last}-model"), shown, out / last)
     report(swept, answered)
     path = draw_pair({f"{name} model": swept[name] for name in reversed(MODELS)}, out / "pair.png")
     page = page_of(

@@ -115,7 +115,7 @@ class Diagnose(Analysis):
 
     def finish(self, run: Run, loaded: LoadedModel, samples: Sequence[Sample]) -> None:
         """Keep frames of wrong answers, for a page to show."""
-        wrong = set(run.rows.filter(pc.invert(run.rows["correct"]))["sample_id"].to_pylist())
+        wrong = set(run.rows.filter(~pc.field("correct"))["sample_id"].to_pylist())
         shown = [sample for sample in samples if sample.sample_id in wrong][:MOST_SHOWN]
         frames = min(MOST_FRAMES, loaded.config.frames)
         keep_pictures(run.path, [pictures_of(loaded, sample, frames, ()) for sample in shown])

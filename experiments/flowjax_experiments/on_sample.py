@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 
 from flowjax.report.arrays import grouped
 from flowjax.report.canvas import arrow
@@ -34,13 +34,14 @@ def about(rows: pa.Table) -> OnSample:
 
 def of_sample(rows: pa.Table, sample_id: str, *columns: str) -> pa.Table | None:
     """Some columns of a sample's rows, beside those of `about`; None if there are none."""
-    own = where(rows.select([*ABOUT, *columns]), pc.equal(rows["sample_id"], sample_id))
+    names = rows["sample_id"].to_numpy(zero_copy_only=False)
+    own = where(rows.select([*ABOUT, *columns]), names == sample_id)
     return own if own.num_rows else None
 
 
-def where(rows: pa.Table, chosen: pa.ChunkedArray) -> pa.Table:
+def where(rows: pa.Table, chosen: Bool[np.ndarray, " rows"]) -> pa.Table:
     """The chosen rows; not copied where they all are."""
-    return rows if pc.all(chosen).as_py() else rows.filter(chosen)
+    return rows if chosen.all() else rows.filter(pa.array(chosen))
 
 
 OF_WORDS = ("layer", "frame", "row", "column", "tokens", "probabilities")
@@ -48,16 +49,21 @@ OF_WORDS = ("layer", "frame", "row", "column", "tokens", "probabilities")
 
 def words_read(rows: pa.Table) -> WordsRead:
     """Of one sample's rows of `flowjax lens`."""
-    rows = where(rows, pc.greater_equal(rows["row"], 0))
+    rows = where(rows, rows["row"].to_numpy() >= 0)
     k = len(rows["tokens"][0])
     kept = min(k, TOKENS)
-    encoded = pc.list_flatten(rows["tokens"]).combine_chunks().dictionary_encode()
+    encoded = _flat(rows["tokens"]).dictionary_encode()
     at = tuple(rows[name].to_numpy() for name in ("layer", "frame", "row", "column"))
-    probability = pc.list_flatten(rows["probabilities"]).to_numpy().reshape(-1, k)[:, :kept]
+    probability = _flat(rows["probabilities"]).to_numpy().reshape(-1, k)[:, :kept]
     index = encoded.indices.to_numpy().reshape(-1, k)[:, :kept]
     used, index = np.unique(index, return_inverse=True)
     texts = encoded.dictionary.take(pa.array(used)).to_pylist()
     return WordsRead(texts, _placed(at, index.reshape(-1, kept), -1), _placed(at, probability, 0.0))
+
+
+def _flat(lists: pa.ChunkedArray) -> pa.Array:
+    """What lists hold, one after another."""
+    return lists.combine_chunks().flatten()
 
 
 def _placed(
@@ -89,7 +95,7 @@ def attention_seen(rows: pa.Table, heads: dict[int, str]) -> list[AttentionSeen]
             at = [some[column].to_numpy() for column in ("layer", "frame")]
             shape = (*(int(axis.max()) + 1 for axis in at), first["rows"], first["columns"])
             weights = np.zeros(shape)
-            flat = pc.list_flatten(some["weights"]).to_numpy()
+            flat = _flat(some["weights"]).to_numpy()
             weights[tuple(at)] = flat.reshape(-1, *shape[2:])
             where = (
                 f"{arrow(first['edge'])} in layers {first['cut_from'] + 1}-{first['cut_to'] + 1}"

@@ -169,8 +169,11 @@ class Sweep(Analysis):
 
 def _without_tokens(rows: pa.Table) -> pa.Table:
     """The rows whose edges name no single token; not copied where they all are."""
-    of_token = pc.match_substring(rows["edge"], "[")
-    return rows.filter(pc.invert(of_token)) if pc.any(of_token).as_py() else rows
+    edges = rows["edge"].unique().to_pylist()
+    whole = [edge for edge in edges if "[" not in edge]
+    if not whole:
+        return rows.slice(0, 0)
+    return rows if whole == edges else rows.filter(pc.field("edge").isin(whole))
 
 
 def fitted(window: int | None, layers: int, style: str = "center") -> int:

@@ -5,6 +5,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pyarrow as pa
@@ -35,7 +36,7 @@ FORMATS: dict[str, tuple[type[FigureCanvasBase], dict[str, str | None]]] = {
 }
 """Files of figures: what writes them, and what is not to be written into them."""
 
-EMBEDDED = {"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "flowjax"}
+EMBEDDED: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "flowjax"}
 
 
 def sheet(

@@ -126,13 +126,12 @@ def _session(session: dict[str, Any]) -> list[tuple[str, str]]:
     when = f"{session.get('started')}, {session.get('samples')} samples"
     lines.append(("time", f"{when} in {session.get('seconds')} s, compilation included"))
     flops = session.get("flops")
-    try:
-        naive, planned = (float(flops[name]) for name in ("naive", "planned"))
-        if planned > 0:
-            less = f"{naive / planned:.1f} times less than {naive:.3g} of a forward per knockout"
-            lines.append(("FLOPs", f"{planned:.3g} planned, {less}"))
-    except (TypeError, KeyError, ValueError):
-        pass
+    naive, planned = (
+        flops.get(name) if isinstance(flops, dict) else None for name in ("naive", "planned")
+    )
+    if isinstance(naive, int | float) and isinstance(planned, int | float) and planned > 0:
+        less = f"{naive / planned:.1f} times less than {naive:.3g} of a forward per knockout"
+        lines.append(("FLOPs", f"{planned:.3g} planned, {less}"))
     for name in ("hardware", "versions"):
         value = session.get(name)
         if isinstance(value, dict):
