@@ -22,6 +22,10 @@ from flowjax.layout import TokenLayout
 from flowjax.masks import EdgeMask
 from flowjax.models.decoder import DecoderConfig
 
+SPARE = 64
+"""Where fewer than one input row in so many is not read, it is projected to a key and a value all
+the same: taking the others out in every layer costs more."""
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
@@ -153,6 +157,8 @@ def _stage(
 ) -> Stage:
     rows = layers[0].rows
     sources = _union([layer.sources for layer in layers])
+    if 0 < len(inputs) - len(sources) <= len(inputs) // SPARE and len(sources):
+        sources = inputs  # the same edges: nobody reads the others
     keep = _union([layer.cache for layer in layers])
     maps: dict[bytes, BlockMap] = {}
     if len(sources):
