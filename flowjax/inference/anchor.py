@@ -31,12 +31,23 @@ def tokens_until(
     Raises:
         FlowjaxError: `count` is less than 1.
     """
-    everything = TokenLayout.from_cells(["last"] * len(embedded.x))
-    compiled = compile_pathway(everything, (), model.decoder.config, room=count - 1)
-    tokens = tuple(
-        generate(model.decoder, embedded, compiled, tokens=count, sampling=Sampling(), stop=stop)
-    )
+    tokens = greedy_tokens(model, embedded, count, stop)
     return tokens if len(tokens) == count else None
+
+
+def greedy_tokens(
+    model: VideoLLM, embedded: Embedded, most: int, stop: Collection[int]
+) -> tuple[int, ...]:
+    """The greedy answer: its tokens until one of `stop`, at most `most`.
+
+    Raises:
+        FlowjaxError: `most` is less than 1.
+    """
+    everything = TokenLayout.from_cells(["last"] * len(embedded.x))
+    compiled = compile_pathway(everything, (), model.decoder.config, room=most - 1)
+    return tuple(
+        generate(model.decoder, embedded, compiled, tokens=most, sampling=Sampling(), stop=stop)
+    )
 
 
 def continued(

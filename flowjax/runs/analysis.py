@@ -149,6 +149,7 @@ class Analysis:
     SCHEMA: of the rows.
     CHOSEN: which samples count where `--samples` says nothing.
     OPEN: questions need no options and no answer.
+    REFERENCES: open questions are asked, too, where their true answers are known.
     KEPT: a run needs a folder; otherwise it may be printed only.
     ON_SAMPLE: how the names of figures begin that a page leaves to `on_sample`.
     NO_ROWS: why a run has no rows, if it has none.
@@ -157,6 +158,7 @@ class Analysis:
     SCHEMA: ClassVar[pa.Schema]
     CHOSEN: ClassVar[Chosen] = "all"
     OPEN: ClassVar[bool] = False
+    REFERENCES: ClassVar[bool] = False
     KEPT: ClassVar[bool] = True
     ON_SAMPLE: ClassVar[tuple[str, ...]] = ()
     NO_ROWS: ClassVar[str] = (

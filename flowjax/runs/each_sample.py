@@ -60,6 +60,7 @@ def each_sample(
     settings: Mapping[str, Any],
     order: str = AS_IS,
     is_open: bool = False,
+    references: bool = False,
     strict: bool = False,
     overwrite: Overwrite = False,
 ) -> Results:
@@ -78,6 +79,7 @@ def each_sample(
         settings: what decides the results beside model and samples, as JSON values.
         order: of every video's frames; see `frame_order`.
         is_open: whether the true answers need not be known.
+        references: whether open questions are asked, too, whose true answer is known as a text.
         strict: a sample that cannot be read ends the run.
         overwrite: replace another run there; "other": only what of it differs.
 
@@ -95,7 +97,8 @@ def each_sample(
 
     def ask(index: int) -> tuple[Asked, str]:
         sample = samples[index]
-        if sample.question.answer is None and not is_open and not sample.problem:
+        known = sample.question.answer is not None or (references and sample.reference)
+        if not known and not is_open and not sample.problem:
             raise FlowjaxError(f"sample {sample.sample_id!r}: the true option is not known")
         return ask_sample(loaded, sample, order=order), made_of(sample)
 

@@ -36,8 +36,8 @@ EARLIER = {
 }
 """What analyses were called in the manifests of flowjax before 0.2."""
 
-LATER = ("num_frames", "video_tokens")
-"""Columns that rows of earlier versions lack and that nothing here is drawn from."""
+LATER = ("num_frames", "video_tokens", "f1")
+"""Columns that rows of earlier versions lack and that nothing there need be drawn from."""
 
 
 def run(
@@ -133,6 +133,7 @@ def analyse(
         settings={**settings, **drawn, "chosen": counted},
         order=analysis.order,
         is_open=analysis.OPEN,
+        references=analysis.REFERENCES,
         strict=strict,
         overwrite=overwrite,
     )

@@ -49,5 +49,6 @@ def made_of(sample: Sample) -> str:
         (sample.sample_id, sample.task, question.stem, question.options, question.answer),
         (sample.start, sample.end, sample.by, sample_digest(sample)),
         *(() if sample.rate is None else (sample.rate,)),
+        *((sample.reference,) if sample.reference else ()),
     )
     return hashlib.sha256(repr(fields).encode()).hexdigest()
