@@ -31,8 +31,8 @@ from flowjax.report.table import Table
 from flowjax_benchmarks.record import command_line, record, say, write_result
 
 FRAMES_READ = 8
-TURNS = 5
-AT_ONCE = 60
+TURNS = 3
+AT_ONCE = 30
 """Samples of one turn."""
 
 KINDS = {"320 x 240, 10 s": (240, 320, 250, 25), "640 x 480, 5 s": (480, 640, 150, 30)}

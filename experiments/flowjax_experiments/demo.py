@@ -23,6 +23,7 @@ from flowjax.errors import FlowjaxError
 from flowjax.files import writing
 from flowjax.folders import is_free
 from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.report.accuracy import accuracies
 from flowjax.report.arrays import grouped
 from flowjax.report.curves import strongest
 from flowjax.report.pair import draw_pair
@@ -32,7 +33,7 @@ from flowjax.runs.page import page_of
 from flowjax.runs.run import analyse
 from flowjax_convert.run import convert
 from flowjax_experiments.attention import Attention
-from flowjax_experiments.evaluate import Evaluate, accuracies
+from flowjax_experiments.evaluate import Evaluate
 from flowjax_experiments.lens import Lens
 from flowjax_experiments.probability import Probability
 from flowjax_experiments.shapes import PAIR

@@ -26,9 +26,10 @@ from flowjax.inference.anchor import greedy_tokens
 from flowjax.inference.end_tokens import end_tokens
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance
+from flowjax.report.accuracy import accuracy_tables
 from flowjax.report.arrays import grouped
 from flowjax.report.open_answers import exact_match, read_scores, token_f1
-from flowjax.report.statistics import Interval, mean_interval, proportion_interval
+from flowjax.report.statistics import mean_interval, proportion_interval
 from flowjax.report.table import Table, mean
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Rows, Work
 from flowjax.runs.columns import OF_MODEL, OF_SAMPLE, schema
@@ -167,34 +168,10 @@ class Evaluate(Analysis):
     def report(run: Run) -> Report:
         """The accuracy of every task."""
         frames = run.rows["frames"][0].as_py()
-        rows = [
-            [at.task, str(at.interval.n), *mean(at.interval, ".3f"), f"{at.chance:.3f}"]
-            for at in accuracies(run.rows)
-        ]
         title = "Accuracy" if frames == AS_IS else f"Accuracy with frames {frames}"
-        numbers = ["questions", "accuracy", "95% interval", "chance"]
-        parts = [Table(title, ["task"], numbers, rows)] if rows else []
+        parts = accuracy_tables(run.rows, title)
         files = {"answers": run.path / ANSWERS} if (run.path / ANSWERS).exists() else {}
         return Report([*parts, *_open_tables(run)], files=files)
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Share of a task's questions answered correctly, and the share that guessing would get."""
-
-    task: str
-    interval: Interval
-    chance: float
-
-
-def accuracies(table: pa.Table) -> list[Accuracy]:
-    """Accuracy of every task with options, in the order in which tasks first occur."""
-    found = []
-    chosen = table.filter(pc.greater(table["options"], 0))
-    for task, rows in grouped(chosen, "task").items():
-        interval = proportion_interval(sum(rows["correct"].to_pylist()), rows.num_rows)
-        found.append(Accuracy(task, interval, float(np.mean(1 / rows["options"].to_numpy()))))
-    return found
 
 
 def _open_tables(run: Run) -> list[Table]:

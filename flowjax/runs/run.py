@@ -1,5 +1,6 @@
 """The one runner of every analysis: from a model and questions to rows, tables and figures."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, writing
 from flowjax.models.checkpoint import LoadedModel
 from flowjax.progress import Advance
+from flowjax.report.accuracy import accuracy_tables
 from flowjax.report.canvas import save_figure
 from flowjax.report.paper import for_paper
 from flowjax.report.table import Table
@@ -24,8 +26,8 @@ from flowjax.runs.each_sample import Chosen, each_sample, is_chosen
 from flowjax.runs.finished import Run, print_failures, read_run, read_settings
 from flowjax.runs.made import Session
 from flowjax.runs.selection import Selection
-from flowjax.runs.store import Overwrite
-from flowjax.runs.tables import write_table
+from flowjax.runs.store import ANSWERED, Overwrite
+from flowjax.runs.tables import read_table, write_table
 
 EARLIER = {
     "information_flow": "sweep",
@@ -118,10 +120,16 @@ def analyse(
         shared = shared_columns(asked, measured.answer)
         if measured.answer is not None and not is_chosen(counted, shared["correct"]):
             session.add(None)
-            return None
-        rows = make_table(measured.rows(), shared, analysis.SCHEMA)
-        session.add(None if measured.flops is None else measured.flops())
-        return rows
+            rows = analysis.SCHEMA.empty_table()
+        else:
+            rows = make_table(measured.rows(), shared, analysis.SCHEMA)
+            session.add(None if measured.flops is None else measured.flops())
+        if measured.answer is None:
+            return rows
+        answered = {name: shared[name] for name in ("sample_id", "task", "correct")}
+        answered["options"] = len(asked.question.options)
+        metadata = {**(rows.schema.metadata or {}), ANSWERED: json.dumps(answered).encode()}
+        return rows.replace_schema_metadata(metadata)
 
     settings = {"analysis": analysis.name(), **analysis.settings(), **work.settings}
     results = each_sample(
@@ -238,6 +246,10 @@ def show(
     for note in run.rows["model_note"].unique().to_pylist():
         if note:
             print(f"NOTE: {note}")
+    accuracy = run.path / "accuracy.parquet"
+    if analysis.CHOSEN != "all" and accuracy.exists():
+        for table in accuracy_tables(read_table(accuracy), "The model's own answers"):
+            table.print()
     for part in report.parts:
         part.print() if isinstance(part, Table) else print(part)
     print_failures(run.failures)

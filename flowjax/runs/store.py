@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 
 from flowjax.data.sample import Sample
@@ -35,10 +36,25 @@ PARTS, FAILED = "parts", "failed"
 MADE_OF = b"flowjax.made_of"
 """In the metadata of a part: the digest of the question and the video that its rows are of."""
 
+ANSWERED = b"flowjax.answered"
+"""In the metadata of a part: how the model answers its sample, with the columns of `ACCURACY`."""
+
 Overwrite = bool | Literal["other"]
 
 FAILURES = pa.schema([(name, pa.string()) for name in ("sample_id", "task", "video", "error")])
 """Columns of `failures.parquet`."""
+
+ACCURACY = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), metadata={"doc": "the sample"}),
+        pa.field("task", pa.string(), metadata={"doc": "its task"}),
+        pa.field("options", pa.int32(), metadata={"doc": "how many options its question has"}),
+        pa.field(
+            "correct", pa.bool_(), metadata={"doc": "whether the model's own answer is right"}
+        ),
+    ]
+)
+"""Columns of `accuracy.parquet`: every sample asked, also those that have no rows."""
 
 
 class MemoryStore:
@@ -176,8 +192,10 @@ class RunStore:
         missing = set(range(self._samples)) - parts - failed
         if missing:
             raise FlowjaxError(f"{self.path}: sample {min(missing)} has no results")
-        table = self._read(PARTS, parts, self._schema)
-        failures = self._read(FAILED, failed, FAILURES)
+        tables = self._tables(PARTS, parts)
+        table = _joined(self._schema, tables)
+        failures = _joined(FAILURES, self._tables(FAILED, failed))
+        self._keep(self._folder / "accuracy.parquet", _accuracy(tables))
         self._keep(self._folder / "failures.parquet", failures if failures.num_rows else None)
         self._keep(self._folder / "results.parquet", table)
         return table, failures
@@ -198,15 +216,14 @@ class RunStore:
         indices = (int(part.stem) for part in names if part.stem.isdecimal())
         return frozenset(index for index in indices if index < self._samples)
 
-    def _read(self, folder: str, indices: frozenset[int], schema: pa.Schema) -> pa.Table:
-        tables = {index: read_table(self._file(folder, index)) for index in indices}
-        return _joined(schema, tables)
+    def _tables(self, folder: str, indices: frozenset[int]) -> dict[int, pa.Table]:
+        return {index: read_table(self._file(folder, index)) for index in indices}
 
     def _keep(self, path: Path, table: pa.Table | None) -> None:
         """Make the file hold this table, or be absent, unless it does already."""
         with contextlib.suppress(FlowjaxError):  # what is damaged is written anew
             there = read_table(path) if path.exists() else None
-            if there is table or (there is not None and table is not None and there == table):
+            if there is table or (there is not None and table is not None and _same(there, table)):
                 return
         self._claim()
         with writing(self.path):
@@ -334,6 +351,28 @@ def _failure(sample: Sample, error: str) -> pa.Table:
         "error": error.encode("utf-8", "backslashreplace").decode(),  # it may name any file
     }
     return pa.Table.from_pylist([row], FAILURES)
+
+
+def _same(one: pa.Table, other: pa.Table) -> bool:
+    """Whether two tables hold the same, numbers that are no number among it."""
+    if one.schema != other.schema or one.num_rows != other.num_rows:
+        return False
+    return all(
+        ours.equals(theirs)
+        or (
+            pa.types.is_floating(ours.type)
+            and np.array_equal(ours.to_numpy(), theirs.to_numpy(), equal_nan=True)
+        )
+        for ours, theirs in zip(one.columns, other.columns, strict=True)
+    )
+
+
+def _accuracy(tables: Mapping[int, pa.Table]) -> pa.Table | None:
+    """How every sample is answered, also those without rows; None where it is not known of all."""
+    found = [(tables[index].schema.metadata or {}).get(ANSWERED) for index in sorted(tables)]
+    if not found or None in found:
+        return None
+    return pa.Table.from_pylist([json.loads(one) for one in found if one is not None], ACCURACY)
 
 
 def _joined(schema: pa.Schema, tables: Mapping[int, pa.Table]) -> pa.Table:

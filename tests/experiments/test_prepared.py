@@ -24,7 +24,7 @@ def test_rows_are_the_same(flowjax, answering, benchmark, prepared, tmp_path, co
         )
         assert result.code == 0, result.err
     raw, stored = (pq.read_table(tmp_path / n / "results.parquet") for n in ("raw", "stored"))
-    assert raw.num_rows and raw.equals(stored)
+    assert raw.num_rows and repr(raw.to_pylist()) == repr(stored.to_pylist())
     settings = [
         json.loads((tmp_path / n / "manifest.json").read_text())["settings"]
         for n in ("raw", "stored")
@@ -55,3 +55,19 @@ def test_bad_arguments(flowjax, benchmark, prepared, tmp_path):
     assert not (tmp_path / "out").exists()
     again = flowjax("prepare", prepared, tmp_path / "out", "--frames", 8)
     assert again.code == 2 and "is prepared already" in again.err
+
+
+def test_accuracy_counts_the_samples_without_rows(flowjax, answering, benchmark, tmp_path):
+    command = ["sweep", answering, "--data", benchmark, "--window", 3, "--edges", "cross-frame"]
+    result = flowjax(*command, "--out", tmp_path / "run")
+    evaluated = flowjax("evaluate", answering, "--data", benchmark, "--out", tmp_path / "asked")
+    assert result.code == evaluated.code == 0, result.err + evaluated.err
+    assert "The model's own answers" in result.out
+    table = pq.read_table(tmp_path / "run" / "accuracy.parquet").to_pylist()
+    asked = pq.read_table(tmp_path / "asked" / "results.parquet").to_pylist()
+    assert [(one["sample_id"], one["correct"]) for one in table] == [
+        (one["sample_id"], one["correct"]) for one in asked
+    ]
+    rows = pq.read_table(tmp_path / "run" / "results.parquet")
+    right = {one["sample_id"] for one in table if one["correct"]}
+    assert 0 < len(right) < len(table) and set(rows["sample_id"].to_pylist()) == right

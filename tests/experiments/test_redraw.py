@@ -47,7 +47,8 @@ def earlier(run, out, name):
     del manifest["settings"]["analysis"]
     manifest["settings"] |= {} if name is None else {"experiment": name}
     (out / "manifest.json").write_text(json.dumps(manifest))
-    rows = pq.read_table(run / "results.parquet").drop_columns(list(LATER))
+    rows = pq.read_table(run / "results.parquet")
+    rows = rows.drop_columns([name for name in rows.column_names if name in LATER])
     pq.write_table(rows, out / "results.parquet")
 
 

@@ -21,10 +21,11 @@ from flowjax.data.sample import Sample
 from flowjax.data.shapes.benchmark import TASKS, write_benchmark
 from flowjax.models.checkpoint import load_model
 from flowjax.platforms import skip_absent_tpu
+from flowjax.report.accuracy import Accuracy, accuracies
 from flowjax.report.table import Table
 from flowjax.runs.run import analyse
 from flowjax_convert.run import convert
-from flowjax_experiments.evaluate import Accuracy, Evaluate, accuracies
+from flowjax_experiments.evaluate import Evaluate
 from flowjax_experiments.shapes.leaks import measure
 
 PER_TASK = 200
