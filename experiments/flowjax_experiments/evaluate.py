@@ -135,7 +135,7 @@ class Evaluate(Analysis):
 
     def finish(self, run: Run, loaded: LoadedModel, samples: Sequence[Sample]) -> None:
         """The open answers for a judge, and a judge's scores."""
-        open_rows = run.rows.filter(pc.equal(run.rows["options"], 0)).to_pylist()
+        open_rows = run.rows.filter(pc.field("options") == 0).to_pylist()
         if self.scores is not None:
             self._keep_scores(run, [row["sample_id"] for row in open_rows])
         if not open_rows or not run.path.is_dir():
@@ -180,7 +180,7 @@ def _open_tables(run: Run) -> list[Table]:
         return []
     scored = read_scores(run.path / SCORES) if (run.path / SCORES).exists() else {}
     rows = []
-    for task, some in grouped(run.rows.filter(pc.equal(run.rows["options"], 0)), "task").items():
+    for task, some in grouped(run.rows.filter(pc.field("options") == 0), "task").items():
         exact = proportion_interval(sum(some["correct"].to_pylist()), some.num_rows)
         words = mean_interval(some["f1"].to_numpy())
         row = [task, str(some.num_rows), *mean(exact, ".3f"), *mean(words, ".3f")]

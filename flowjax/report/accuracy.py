@@ -26,7 +26,7 @@ def accuracies(table: pa.Table) -> list[Accuracy]:
     table: has the columns task, options (their number; 0 of an open question) and correct.
     """
     found = []
-    chosen = table.filter(pc.greater(table["options"], 0))
+    chosen = table.filter(pc.field("options") > 0)
     for task, rows in grouped(chosen, "task").items():
         interval = proportion_interval(sum(rows["correct"].to_pylist()), rows.num_rows)
         found.append(Accuracy(task, interval, float(np.mean(1 / rows["options"].to_numpy()))))
