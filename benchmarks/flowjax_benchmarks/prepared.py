@@ -145,23 +145,20 @@ def _time(work: Callable[[], object]) -> float:
 
 
 OPEN = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from flowjax.data.benchmark import read_benchmark
 import flowjax.data.question_cache
 read_benchmark(Path(sys.argv[2]))
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 start = time.perf_counter()
 samples = read_benchmark(Path(sys.argv[1]))
-opened, before = time.perf_counter() - start, peak()
-for index in range(0, len(samples), 1):
-    samples[index]
-    if index == len(samples) // 10:
-        tenth = peak()
+opened = time.perf_counter() - start
+for sample in samples:
+    pass
 whole = time.perf_counter() - start - opened
-print(json.dumps({"questions": len(samples), "open seconds": opened, "iterate seconds": whole,
-    "peak MB after opening": before, "after a tenth": tenth, "after all": peak()}))
+print(json.dumps(
+    {"questions": len(samples), "open seconds": opened, "iterate seconds": whole}
+))
 """
 
 
