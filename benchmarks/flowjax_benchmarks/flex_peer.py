@@ -52,7 +52,7 @@ class FlexPeer:
         mask = create_block_mask(
             self._edge, None, None, self._length, self._length, device="cuda", _compile=True
         )
-        self._attention(*self._rows, block_mask=mask)  # compiled, which no graph may record
+        output = self._attention(*self._rows, block_mask=mask)  # compiled: no graph may record it
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
