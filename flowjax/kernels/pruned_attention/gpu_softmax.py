@@ -28,12 +28,14 @@ def sides(words: int) -> int:
 class Softmax:
     """Online softmax over slots that hold key and value blocks.
 
+    counted: whether a counter deals items, or each thread block takes every so many-th.
     words: of classes, for each row of a partial block.
     slots: in the ring; a step's is `step % slots`.
     scale: of scores, in base 2: weights are `exp2(scale * score - top)`.
     """
 
     machine: Machine
+    counted: bool
     block_k: int
     width: int
     words: int

@@ -25,6 +25,8 @@ CACHED_BYTES = 32 << 20
 UNREAD = 1 << 30
 """Position of padding columns; rows are before it."""
 CLASS_BITS = 8
+COUNTED = jax.__version_info__ >= (0, 11)
+"""Whether work is dealt by a counter; JAX 0.10 has no references within `custom_vmap`."""
 
 
 def refusal(
@@ -79,6 +81,7 @@ def attention(
     space = room(padded, blocks.block_k, words)
     softmax = Softmax(
         machine=Machine(simulated),
+        counted=COUNTED and not simulated,
         block_k=blocks.block_k,
         width=padded,
         words=words,
@@ -114,7 +117,7 @@ def attention(
     @jax.custom_batching.sequential_vmap
     def run(*arrays: Array) -> Array:
         counter = jnp.zeros((1,), jnp.int32)
-        return call(*arrays, counter if simulated else jax.new_ref(counter))[0]
+        return call(*arrays, jax.new_ref(counter) if softmax.counted else counter)[0]
 
     output = run(
         _pad_width(_pad_rows(query, step_q), padded),

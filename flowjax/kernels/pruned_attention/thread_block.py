@@ -268,9 +268,9 @@ class ThreadBlock:
         return head, rank
 
     def _deal(self, turn: Array, counter: Ref, scratch: dict[str, Ref]) -> Array:
-        """The number of the next item; negative if there is none. The simulator deals in turn."""
+        """The number of the next item; negative if there is none. Without a counter in turn."""
         worker, items = jax.lax.axis_index("worker"), self.heads * self.tiles
-        if self.softmax.machine.simulated:
+        if not self.softmax.counted:
             number = worker + turn * self.workers
         else:
             number = self.softmax.machine.fetch_add(counter, scratch["cell_smem"]) + self.workers
