@@ -141,7 +141,10 @@ def attend_causal(
         # Of gates a gradient is wanted.
         remat = isinstance(mask, GatedMask)
         read = functools.partial(attend_chunks, window=window, remat=remat)
-        outputs.append(read(query[rows], own.position[rows], blocks, mask, chunk))
+        targets = query[rows]
+        if outputs:  # a band begins when the one before has ended, so that one's scores exist
+            targets, outputs[-1] = jax.lax.optimization_barrier((targets, outputs[-1]))
+        outputs.append(read(targets, own.position[rows], blocks, mask, chunk))
     return jnp.concatenate(outputs)
 
 

@@ -76,7 +76,7 @@ def kernel_here(head_dim: int, dtype: jax.typing.DTypeLike) -> Implementation | 
     float32 stays with plain attention, which is exact to float32 rounding.
     """
     kernel = BEST.get(jax.default_backend())
-    if kernel is None or dtype != jnp.bfloat16 or absence(kernel):
+    if kernel is None or jnp.dtype(dtype) != jnp.bfloat16 or absence(kernel):
         return None
     return kernel if head_dim <= MODULES[kernel].MOST_WIDTH else None
 
@@ -193,8 +193,10 @@ def _flash(
     """By the kernel; `leaves` are those of a `BlockedMask` of this structure."""
     maps = cast(BlockedMask, structure.unflatten(leaves)).maps
     blocks = dataclasses.replace(maps.blocks, table_of_head=maps.table)
-    # A kernel has no rule for batches of maps: windows and samples go one after the other.
-    one = jax.custom_batching.sequential_vmap(MODULES[maps.kernel].attention)
+    one = MODULES[maps.kernel].attention
+    if maps.kernel != "mosaic_gpu":  # which does so itself
+        # A kernel has no rule for batches of maps: windows and samples go one after the other.
+        one = jax.custom_batching.sequential_vmap(one)
     return one(query, key, value, position, key_position, jax.tree.map(jnp.asarray, blocks))
 
 

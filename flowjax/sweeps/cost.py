@@ -2,17 +2,23 @@
 
 from dataclasses import dataclass, field
 
-from flowjax.models.attention import CHUNK
+from flowjax.models.attention import CHUNK, band_rows
 from flowjax.models.cost import LayerCost
 from flowjax.models.decoder import DecoderConfig
 
 KERNEL_ROWS = 64
 """More rows than this attend by a kernel. Fewer are many windows' that share kept keys."""
 
+KERNEL_SCORES = 1 << 20
+"""Scores of a head from which a kernel attends: below, all heads' stay in a GPU's cache (50 MB)."""
 
-def by_kernel(batch: int, rows: int) -> bool:
-    """Whether the rows of a batch attend by a kernel where the decoder has one."""
-    return batch == 1 and rows > KERNEL_ROWS
+
+def by_kernel(batch: int, rows: int, length: int) -> bool:
+    """Whether the rows of a batch attend by a kernel where the decoder has one.
+
+    length: positions that they read, padding included.
+    """
+    return batch == 1 and rows > KERNEL_ROWS and rows * length >= KERNEL_SCORES
 
 
 @dataclass(frozen=True)
@@ -20,10 +26,12 @@ class Cost:
     """FLOPs and bytes of a sweep's pieces.
 
     value_bytes: bytes of one value of a hidden state.
+    kernel: whether the decoder attends by a kernel.
     """
 
     config: DecoderConfig
     value_bytes: int
+    kernel: bool = False
     _layer: LayerCost = field(init=False)
     _linear: int = field(init=False)
 
@@ -65,24 +73,33 @@ class Cost:
         return self.config.layers * length * per_position * self.value_bytes
 
     def batch_bytes(self, batch: int, rows: int, prefix: int) -> int:
-        """Working memory of `batch` windows: hidden states, MLP, one chunk's scores, logits.
+        """Working memory of `batch` windows."""
+        kernel = self.kernel and by_kernel(batch, rows, rows + prefix)
+        return self._working(batch, rows, 0 if kernel else rows + prefix)
+
+    def prefill_bytes(self, length: int) -> int:
+        """Working memory of the prefill."""
+        return self._working(1, length, 0 if self.kernel else length)
+
+    def _working(self, batch: int, rows: int, keys: int) -> int:
+        """Bytes of hidden states, MLP, one chunk's scores of `keys` keys, and logits.
 
         Scores are float32 and exist up to five times (scores, masked, exponentials, weights, and
-        a transposed copy), beside a mask byte.
+        a transposed copy), beside a mask byte; a kernel makes none.
         Each layer's parameters are copied out of their stack once for all windows.
         """
         config = self.config
         states = 4 * config.width + 3 * config.mlp_width + self._layer.cached
         hidden = rows * states * self.value_bytes
-        scores = min(rows, CHUNK) * (rows + prefix) * (config.heads * 20 + 1)
+        scores = min(rows, CHUNK) * keys * (config.heads * 20 + 1)
         layer = self._linear // 2 * self.value_bytes
         return layer + batch * (hidden + scores + 8 * config.vocabulary)
 
 
 def chunked_edges(rows: int, prefix: int) -> int:
     """Scores that `attend_causal` computes for `rows` rows after `prefix` cached ones."""
-    edges = 0
-    for start in range(0, rows, CHUNK):
-        stop = min(start + CHUNK, rows)
+    edges, band = 0, band_rows(rows)
+    for start in range(0, rows, band):
+        stop = min(start + band, rows)
         edges += (stop - start) * (prefix + stop)
     return edges

@@ -5,13 +5,14 @@ Exact: the same numbers as `flowjax.sweeps.reference`, to float32 rounding.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.stages import Lowered
 from jaxtyping import Array, Bool, Float, Int
 
 from flowjax.compilation import memory_of
@@ -177,6 +178,7 @@ def planned(
                 decoder.config,
                 value_bytes=embedded.x.dtype.itemsize,
                 budget=budget,
+                kernel=decoder.kernel_for(layout.length) is not None,
                 multiple=1 if (mesh := mesh_of(decoder)) is None else mesh.shape[DATA],
             ),
         )
@@ -233,17 +235,42 @@ def peak_bytes(
 
     Kept states, and the largest of the temporaries of its compiled functions.
     """
-    lowered = prefill.lower(decoder, embedded.padded(plan.length))
-    memory = memory_of(lowered.compile())
-    kept, peak = memory.output_size_in_bytes, memory.temp_size_in_bytes
+    kept = peak = 0
+    for batch, lowered in lower_plan(
+        decoder, embedded.padded(plan.length), layout, knockouts, plan
+    ):
+        memory = memory_of(lowered.compile())
+        peak = max(peak, memory.temp_size_in_bytes)
+        if batch is None:
+            kept = memory.output_size_in_bytes
+    return kept + peak
+
+
+def lower_plan(
+    decoder: Decoder,
+    padded: Embedded,
+    layout: TokenLayout,
+    knockouts: Sequence[Knockout | Patch],
+    plan: Plan,
+    place: Callable[[Any], Any] = lambda leaf: leaf,
+) -> Iterator[tuple[Batch | None, Lowered]]:
+    """Every program of a plan, lowered: the prefill (None), and one batch of every shape.
+
+    Args:
+        decoder, padded: arrays, or their shapes; the prompt as long as the plan.
+        layout, knockouts, plan: as in `run_plan`.
+        place: an array to what stands for it, such as its shape on another device.
+    """
+    first = prefill.lower(decoder, padded)
+    yield None, first
+    base = jax.tree.map(place, first.out_info)
     for batch in {batch.shape: batch for batch in plan.batches}.values():
         arguments = _batch_arguments(decoder, layout, knockouts, plan, batch, {})
-        base = lowered.out_info
-        compiled = suffixes.lower(
-            decoder, base, *arguments, rows=batch.rows, prefix=batch.prefix
-        ).compile()
-        peak = max(peak, memory_of(compiled).temp_size_in_bytes)
-    return kept + peak
+        placed = jax.tree.map(place, arguments)
+        yield (
+            batch,
+            suffixes.lower(decoder, base, *placed, rows=batch.rows, prefix=batch.prefix),
+        )
 
 
 def _batch_arguments(
@@ -287,7 +314,7 @@ def _batch_patches(
     return dataclasses.replace(bound[0], row=_divided(decoder, row), layer=_divided(decoder, layer))
 
 
-MOST_MAPS = 16
+MOST_MAPS = 4
 """Edges whose maps stay on the device; a map of 16 thousand rows has some 8 MB."""
 
 _Made = dict[tuple, Maps | None]
@@ -303,7 +330,7 @@ def _batch_maps(
 ) -> Maps | None:
     """The maps that the batch's one window needs; None for plain attention."""
     kernel = decoder.kernel_for(len(group))
-    if kernel is None or not by_kernel(batch.size, batch.rows):
+    if kernel is None or not by_kernel(batch.size, batch.rows, batch.rows + batch.prefix):
         return None
     [allowed] = tables
     layers, heads, *size = allowed.shape

@@ -154,6 +154,7 @@ def plan_sweep(
     *,
     value_bytes: int = 4,
     budget: int | None = None,
+    kernel: bool = False,
     multiple: int = 1,
 ) -> Plan:
     """Group knockouts into batches.
@@ -168,18 +169,19 @@ def plan_sweep(
         config: the decoder.
         value_bytes: bytes of one value of a hidden state.
         budget: device bytes for everything but parameters; None for no limit.
+        kernel: whether the decoder attends by a kernel.
         multiple: batch sizes are multiples of this (devices along the mesh's `data` axis).
 
     Raises:
         FlowjaxError: the budget is below what one window needs.
     """
-    cost = Cost(config, value_bytes)
+    cost = Cost(config, value_bytes, kernel)
     length = round_up(layout_length, LENGTH_STEP)
     by_rows: dict[int, list[int]] = defaultdict(list)
     for index, foot in enumerate(footprints):
         by_rows[bucket_rows(layout_length - foot.first_row)].append(index)
     batches: list[Batch] = []
-    prefill_bytes = cost.batch_bytes(1, length, 0)
+    prefill_bytes = cost.prefill_bytes(length)
     for rows, members in sorted(by_rows.items()):
         first_row = max(0, layout_length - rows)
         prefix = min(length, round_up(first_row, 2 * LENGTH_STEP))
@@ -187,8 +189,12 @@ def plan_sweep(
         most = max(1, ROWS_PER_BATCH // rows)
         if budget is not None:
             room = budget - cost.kept_bytes(length)
-            one, two = (cost.batch_bytes(count, rows, prefix) for count in (1, 2))
-            most = min(most, (room - one) // (two - one) + 1)
+            fitting = (
+                count
+                for count in range(max(most, multiple), 0, -1)
+                if cost.batch_bytes(count, rows, prefix) <= room
+            )
+            most = next(fitting, 0)
             if most < multiple or room < prefill_bytes:
                 need = max(prefill_bytes, cost.batch_bytes(multiple, rows, prefix))
                 raise FlowjaxError(

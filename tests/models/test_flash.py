@@ -12,7 +12,7 @@ from jax.extend.core import jaxprs_in_params
 from flowjax.masks import DenseMask, EdgeMask
 from flowjax.models.decoder import Decoder, DecoderConfig, Keep
 from flowjax.models.embedded import Embedded
-from flowjax.models.flash import BlockedMask
+from flowjax.models.flash import BlockedMask, kernel_here
 from flowjax.models.rope import Rope
 
 ROWS, LAYERS, HEADS = 300, 3, 4
@@ -88,6 +88,16 @@ def test_a_gradient_is_that_of_plain_attention():
         expected = jax.grad(answer)(X, PLAIN, edges)
         np.testing.assert_allclose(jax.grad(answer)(X, KERNEL, blocked), expected, atol=1e-5)
         assert np.abs(expected[0]).max() > 0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", jnp.bfloat16, np.dtype(jnp.bfloat16)])
+def test_the_kernel_of_a_machine(monkeypatch, dtype):
+    """For bfloat16, however it is said, on what has a kernel; float32 stays exact."""
+    assert kernel_here(128, dtype) is None, "a CPU has none"
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert kernel_here(128, dtype) == "mosaic_tpu"
+    assert kernel_here(128, "float32") is None
+    assert kernel_here(512, dtype) is None
 
 
 def test_samples_in_a_batch():

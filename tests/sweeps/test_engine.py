@@ -15,7 +15,7 @@ from flowjax.models.attention import CHUNK
 from flowjax.models.decoder import Decoder, DecoderConfig
 from flowjax.models.embedded import Embedded
 from flowjax.models.rope import Rope
-from flowjax.sweeps import engine
+from flowjax.sweeps import cost, engine
 from flowjax.sweeps.engine import planned
 from flowjax.sweeps.plan import footprint, plan_sweep
 from flowjax.sweeps.protocol import protocol
@@ -135,8 +135,9 @@ def with_kernel(model):
     return copy
 
 
-def test_the_kernel_gives_the_same_rows():
+def test_the_kernel_gives_the_same_rows(monkeypatch):
     """Whole prompts, and rows of one edge after another, by one compiled program each."""
+    monkeypatch.setattr(cost, "KERNEL_SCORES", 0)
     layout, model = long_layout(), with_kernel(VARIANTS["gqa"])
     edges = ["cross_frame", "video->question_stem", "video->last", "frame_1->frame_3"]
     windows = protocol((), edges, width=2).cells(layout, LAYERS, HEADS)
@@ -155,7 +156,8 @@ def test_a_sliding_window_that_cuts_is_left_to_plain_attention():
     assert with_kernel(VARIANTS["window"]).kernel_for(10) is None
 
 
-def test_bfloat16_by_the_kernel_is_as_near_as_without():
+def test_bfloat16_by_the_kernel_is_as_near_as_without(monkeypatch):
+    monkeypatch.setattr(cost, "KERNEL_SCORES", 0)
     layout = long_layout()
     rounded = model_of(kv_heads=2, qkv_bias=True, theta=1e6, dtype="bfloat16")
     x = Embedded.of(embeddings(layout).x.astype("bfloat16"))

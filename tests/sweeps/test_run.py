@@ -123,7 +123,7 @@ def test_the_memory_budget_is_obeyed():
     footprints = [footprint(layout, knockout) for knockout in knockouts]
     free = plan_sweep(layout.length, footprints, sizes)
     cost = Cost(sizes, 4)
-    budget = cost.kept_bytes(free.length) + cost.batch_bytes(1, free.length, 0) + 50_000
+    budget = cost.kept_bytes(free.length) + cost.prefill_bytes(free.length) + 50_000
     tight = plan_sweep(layout.length, footprints, sizes, budget=budget)
     assert len(tight.batches) > len(free.batches)
     measured = engine.peak_bytes(decoder, embedded, layout, knockouts, tight)
