@@ -39,11 +39,10 @@ class Mask(Protocol):
 
     def rows(
         self, targets: Int[Array, " q"], sources: Int[Array, " k"]
-    ) -> Bool[Array, "heads q k"] | Float[Array, "heads q k"]:
+    ) -> Bool[Array, "heads q k"]:
         """Whether target position may read source position, causality included.
 
-        Numbers instead of booleans say how much of each edge there is (see `GatedMask`). A source
-        position past the end is read by nobody: it marks a row that is not there.
+        A source position past the end is read by nobody: it marks a row that is not there.
         """
         ...
 
@@ -130,12 +129,9 @@ class BothMasks:
 
     def rows(
         self, targets: Int[Array, " q"], sources: Int[Array, " k"]
-    ) -> Bool[Array, "heads q k"] | Float[Array, "heads q k"]:
-        """Edges that both allow, or the product of their gates."""
-        first, second = self.first.rows(targets, sources), self.second.rows(targets, sources)
-        if first.dtype == second.dtype == bool:
-            return first & second
-        return first * second
+    ) -> Bool[Array, "heads q k"]:
+        """Edges that both allow."""
+        return self.first.rows(targets, sources) & self.second.rows(targets, sources)
 
 
 def both(first: Mask, second: Mask) -> Mask:
@@ -149,43 +145,58 @@ def both(first: Mask, second: Mask) -> Mask:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
-class GatedMask:
-    """Edges between groups, each as strong as its gate: what a knockout is the end of.
+class EdgeGates:
+    """How much of each of some edge sets there is: 1 leaves it as it is, 0 cuts it, in a line.
 
-    A gate multiplies the exponential of its edges' scores before they are normalised. At 1 the edge
-    is as it was, at 0 it is cut exactly as `EdgeMask` cuts it, and between them attention is a
-    smooth function of the gate.
+    At a gate g the attention of a row is `w + (1 - g) (w_cut - w)`: of the weights w as they are
+    and those of the knockout, w_cut, which are w without the cut sources, normalised again. So the
+    derivative by a gate is the knockout's own change of the attention, however nonlinear the
+    softmax is. Of several gates the changes add up.
 
     group: int32 [n], the group index of each position.
-    allowed: float32 [..., g, g], gates of at least 0, target group x source group; leading axes
-        as in `EdgeMask`.
+    cut: bool [e, g, g], what each edge set cuts, target group x source group; they may overlap.
+    allowed: float32 [..., e], gates; leading axes as in `EdgeMask`.
     """
 
     group: Int[Array, " n"]
-    allowed: Float[Array, "*axes g g"]
+    cut: Bool[Array, "e g g"]
+    allowed: Float[Array, "*axes e"]
 
-    def at(self, layer: int | Int[Array, ""]) -> "GatedMask":
-        """The mask of one layer: float32 [heads or 1, g, g]."""
-        return GatedMask(self.group, self.allowed[layer])
+    def at(self, layer: int | Int[Array, ""]) -> "EdgeGates":
+        """The mask of one layer: float32 [heads or 1, e]."""
+        return EdgeGates(self.group, self.cut, self.allowed[layer])
 
-    def rows(
-        self, targets: Int[Array, " q"], sources: Int[Array, " k"]
+    def rows(self, targets: Int[Array, " q"], sources: Int[Array, " k"]) -> Bool[Array, "1 q k"]:
+        """What causality allows."""
+        return (targets[:, None] >= sources[None, :])[None]
+
+    def gated(
+        self,
+        weights: Float[Array, "heads q k"],
+        targets: Int[Array, " q"],
+        sources: Int[Array, " k"],
     ) -> Float[Array, "heads q k"]:
-        """Gates of the edges into `targets` from `sources`; 0 where causality forbids them."""
+        """Attention weights as the gates change them."""
+        groups = self.cut.shape[-1]
+        member = jax.nn.one_hot(jnp.take(self.group, sources, mode="clip"), groups)
+        # Of every row: which source groups each edge set cuts, and how much it reads of the others.
+        cut = jnp.take(self.cut, jnp.take(self.group, targets, mode="clip"), axis=1)
+        cut = cut.astype(weights.dtype)
+        exact = jax.lax.Precision.HIGHEST
+        read = jnp.einsum("hqk,kg->hqg", weights, member, precision=exact)
+        left = jnp.einsum("hqg,eqg->hqe", read, 1 - cut, precision=exact)
+        # A row whose all is cut reads nothing.
+        again = jnp.where(left > NOTHING_LEFT, 1 / jnp.maximum(left, NOTHING_LEFT), 0.0)
+        closed = 1 - self.allowed[:, None, :]
+        # Apart, for `again` may be so large that nothing is left of a difference with it.
+        kept = jnp.einsum("hqe,eqg->hqg", closed * (again - 1), 1 - cut, precision=exact)
+        lost = jnp.einsum("hqe,eqg->hqg", closed, cut, precision=exact)
+        change = jnp.einsum("hqg,kg->hqk", kept - lost, member, precision=exact)
+        return weights * (1 + change)
 
-        def member(positions: Array) -> Array:
-            group = jnp.take(self.group, positions, mode="clip")
-            return jax.nn.one_hot(group, self.allowed.shape[-1])
 
-        # As products, because their gradient is products too, and that of a gather a slow scatter.
-        gates = jnp.einsum(
-            "qt,hts,ks->hqk",
-            member(targets),
-            self.allowed,
-            member(sources),
-            precision=jax.lax.Precision.HIGHEST,
-        )
-        return jnp.where(targets[:, None] >= sources[None, :], gates, 0.0)
+NOTHING_LEFT = 1e-12
+"""A row with less than this share of its attention left reads nothing."""
 
 
 def causal_mask(layers: int, group: Int[Array, " n"]) -> EdgeMask:

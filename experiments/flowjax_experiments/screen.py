@@ -1,6 +1,6 @@
-"""Screening by gradient: which edge, layer and head matter, before any knockout is run.
+"""Screening by gradients: which edge, layer and head matter, before any knockout is run.
 
-One gradient per sample predicts the effect of every knockout of one edge in one layer and head;
+A few gradients per sample predict the effect of every knockout of one edge in one layer and head;
 the largest are then checked by the knockouts themselves, beside as many drawn at random. The check
 is a run of its own in the folder `exact`.
 """
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Bool
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -35,7 +36,14 @@ from flowjax.runs.columns import documented
 from flowjax.runs.finished import Run, read_run
 from flowjax.runs.run import analyse
 from flowjax.screen.choose import KEYS, Choice, Gate, choose, mean_effects, predictions
-from flowjax.screen.gradient import PARTS, edge_effects, edges_between, gate_effects
+from flowjax.screen.gradient import (
+    PARTS,
+    POINTS,
+    edge_effects,
+    edges_between,
+    margin_of,
+    rivals_of,
+)
 from flowjax.sweeps.engine import planned
 
 EXACT = "exact"
@@ -55,11 +63,11 @@ GATE = (
 
 @dataclass(frozen=True)
 class Screen(Analysis):
-    """Predict the effect of every edge, layer and head from one gradient; check the largest."""
+    """Predict the effect of every edge, layer and head by gradients; check the largest."""
 
     SCHEMA = documented(
         *GATE,
-        ("predicted", pa.float64(), "first-order change of the answer's log-probability, nats"),
+        ("predicted", pa.float64(), "predicted change of the answer's margin, in logits"),
         ("base_probability", pa.float64(), "probability of the base answer, 0 to 1"),
     )
     CHOSEN = "correct"
@@ -77,23 +85,25 @@ class Screen(Analysis):
     ] = "parts"
 
     def start(self, loaded: LoadedModel, samples: Sequence[Sample], chosen: Chosen) -> Work:
-        """One gradient for every sample."""
+        """Some gradients for every sample."""
 
         def measure(asked: Asked, _: Advance) -> Measured:
-            effects = gate_effects(asked.decoder, asked.embedded, asked.layout, heads=self.heads)
-            answer = int(np.argmax(effects.logits))
+            answer = int(asked.logits.argmax())
+            among = PARTS if self.groups == "parts" else asked.layout.cells
+            edges = edges_between(asked.layout, among)
+            predicted = edge_effects(
+                asked.decoder, asked.embedded, asked.layout, edges, answer, rivals(asked, answer),
+                heads=self.heads,
+            )  # fmt: skip
 
             def rows() -> Rows:
-                among = PARTS if self.groups == "parts" else asked.layout.cells
-                edges = edges_between(asked.layout, among)
-                predicted = edge_effects(effects, asked.layout, edges)
                 layer, head, edge = (index.ravel() for index in np.indices(predicted.shape))
-                base = float(jax.nn.softmax(effects.logits)[answer])
+                base = float(jax.nn.softmax(jnp.asarray(asked.logits))[answer])
                 return {
                     "edge": pa.array(np.array([str(edge) for edge in edges])[edge]),
                     "layer": pa.array(layer.astype(np.int32)),
                     "head": pa.array((head if self.heads else head - 1).astype(np.int32)),
-                    "predicted": pa.array(predicted.ravel()),
+                    "predicted": pa.array(predicted.ravel().astype(np.float64)),
                     "base_probability": pa.repeat(base, predicted.size),
                 }
 
@@ -129,7 +139,7 @@ class Screen(Analysis):
         ]
         titles = [LAYER_TITLE, "head (from 0)", "n", "predicted", "exact"]
         table = Table(
-            "Largest predicted effects of a knockout on the answer's log-probability (nats)",
+            "Largest predicted effects of a knockout on the answer's margin (logits)",
             ["edge cut"],
             [*titles, *JUDGED],
             rows,
@@ -159,8 +169,8 @@ class Exact(Analysis):
     SCHEMA = documented(
         *GATE,
         ("chosen", pa.string(), "top: among the largest mean predictions; random: from the rest"),
-        ("predicted", pa.float64(), "first-order change of the answer's log-probability, nats"),
-        ("exact", pa.float64(), "its change by the knockout, nats"),
+        ("predicted", pa.float64(), "predicted change of the answer's margin, in logits"),
+        ("exact", pa.float64(), "its change by the knockout, in logits"),
         ("base_probability", pa.float64(), "probability of the base answer, 0 to 1"),
         ("new_probability", pa.float64(), "the same with the knockout"),
     )
@@ -186,18 +196,21 @@ class Exact(Analysis):
             answer = int(jnp.argmax(answers.base))
 
             def rows() -> Rows:
-                base = float(jax.nn.log_softmax(answers.base)[answer])
-                new = jax.nn.log_softmax(answers.collect(len(checked)))[:, answer]
+                logits = jnp.stack([answers.base, *answers.collect(len(checked))])
+                margins = np.asarray(margin_of(logits, answer, rivals(asked, answer)), np.float64)
+                probability = np.asarray(jax.nn.softmax(logits), np.float64)[:, answer]
                 return [
                     {
                         **choice.gate._asdict(),
                         "chosen": choice.why,
                         "predicted": of_sample[choice.gate],
-                        "exact": float(log_p - base),
-                        "base_probability": float(np.exp(base)),
-                        "new_probability": float(np.exp(log_p)),
+                        "exact": margin - margins[0],
+                        "base_probability": probability[0],
+                        "new_probability": new,
                     }
-                    for choice, log_p in zip(checked, np.asarray(new, np.float64), strict=True)
+                    for choice, margin, new in zip(
+                        checked, margins[1:].tolist(), probability[1:].tolist(), strict=True
+                    )
                 ]
 
             return Measured(answer, rows)
@@ -206,9 +219,14 @@ class Exact(Analysis):
         return Work(measure, {"gates": gates})
 
 
+def rivals(asked: Asked, answer: int) -> Bool[np.ndarray, " vocabulary"]:
+    """The tokens that an answer's margin is over: the other options', where there are any."""
+    return rivals_of(answer, list(asked.letter_ids.values()), len(asked.logits))
+
+
 @dataclass(frozen=True)
 class Screened:
-    """A gate that was checked: means over samples, in nats of the answer's log-probability."""
+    """A gate that was checked: means over samples, in logits of the answer's margin."""
 
     gate: Gate
     chosen: str
@@ -278,12 +296,12 @@ def _scatter(exact: pa.Table) -> Figure:
     axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))  # small numbers have long labels
-    axes.set_xlabel("predicted by the gradient (nats)")
-    axes.set_ylabel("exact knockout (nats)")
+    axes.set_xlabel("predicted by the gradients (logits)")
+    axes.set_ylabel("exact knockout (logits)")
     inner_legend(axes)
     samples = len(exact["sample_id"].unique())
     said = f"{count_of(samples, BAR)}; a point is one edge in one layer and head"
-    headline(figure, "Change of the answer's log-probability by a knockout", said, exact)
+    headline(figure, "Change of the answer's margin over its best rival by a knockout", said, exact)
     return figure
 
 
@@ -319,6 +337,6 @@ def _map(table: pa.Table) -> Figure:
     if heads:
         panels[1].set_ylabel("head")
     samples = len(table["sample_id"].unique())
-    said = f"nats of log-probability, mean over n = {samples}; first order, from one gradient each"
+    said = f"logits over the best rival, mean over n = {samples}; {len(POINTS)} gradients each"
     headline(figure, "Predicted effect of cutting an edge in one layer", said, table)
     return figure

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from flowjax.masks import GatedMask, Mask
+from flowjax.masks import EdgeGates, Mask
 from flowjax.precision import PRECISION
 
 CHUNK = 256
@@ -92,6 +92,9 @@ def attend(
             allowed = jnp.where(near, allowed, jnp.zeros_like(allowed))
         allowed = allowed.reshape(-1, *scores.shape[1:]) if len(allowed) > 1 else allowed[None]
         weights = masked_softmax(scores, allowed)
+        if isinstance(mask, EdgeGates):
+            by_head = mask.gated(weights.reshape(heads, rows, -1), position, source)
+            weights = by_head.reshape(weights.shape)
     parts, start = [], 0
     for block in blocks:
         stop = start + len(block.position)
@@ -139,7 +142,7 @@ def attend_causal(
         visible = Sources(*(part[: rows.stop] for part in own))
         blocks = [*cached, visible]
         # Of gates a gradient is wanted.
-        remat = isinstance(mask, GatedMask)
+        remat = isinstance(mask, EdgeGates)
         read = functools.partial(attend_chunks, window=window, remat=remat)
         targets = query[rows]
         if outputs:  # a band begins when the one before has ended, so that one's scores exist
@@ -190,29 +193,10 @@ def masked_softmax(
 ) -> Float[Array, "*batch q k"]:
     """Softmax over the allowed entries; a row with none is all zeros.
 
-    allowed: bool, or gates of at least 0 that multiply the exponentials (see `GatedMask`);
-        broadcastable to `scores`.
+    allowed: bool, broadcastable to `scores`.
     """
-    if allowed.dtype != jnp.bool_:
-        return _gated_softmax(scores, allowed)
     masked = jnp.where(allowed, scores, -jnp.inf)
     top = jnp.max(masked, axis=-1, keepdims=True)
     weights = jnp.exp(masked - jnp.where(jnp.isfinite(top), top, 0.0))
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    return weights / jnp.where(total == 0, 1.0, total)
-
-
-GATED_MOST = 80.0
-"""A closed gate's score is taken to be above all open ones by at most this: exp(80) is finite."""
-
-
-def _gated_softmax(
-    scores: Float[Array, "*batch q k"], gates: Float[Array, "..."]
-) -> Float[Array, "*batch q k"]:
-    """Gates times exponentials, normalised; a row whose gates are all 0 is all zeros."""
-    open_scores = jnp.where(gates > 0, scores, -jnp.inf)
-    top = jax.lax.stop_gradient(jnp.max(open_scores, axis=-1, keepdims=True))
-    above = scores - jnp.where(jnp.isfinite(top), top, 0.0)
-    weights = gates * jnp.exp(jnp.minimum(above, GATED_MOST))
     total = jnp.sum(weights, axis=-1, keepdims=True)
     return weights / jnp.where(total == 0, 1.0, total)

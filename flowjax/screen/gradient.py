@@ -1,31 +1,33 @@
-"""First-order effects of all knockouts of a prompt, from one forward and one backward pass.
+"""Predicted effects of all knockouts of a prompt, from a few forward and backward passes.
 
-Every edge between two cells, in every layer and head, has a gate (`flowjax.masks.GatedMask`), open
-at 1. The answer's log-probability f is a smooth function of the gates g, so cutting an edge set S,
-which closes its gates, changes f by about::
+Every edge set, in every layer and head, has a gate (`flowjax.masks.EdgeGates`), open at 1. What is
+predicted is the change of the answer's margin f, its logit less that of the best other option.
+Where the answer is sure, the gradient of its log-probability vanishes, unlike that of the margin::
 
-    f(g_S = 0) - f(g_S = 1)  ~  - sum over S of df/dg      (at g = 1)
+    f(g_S = 0) - f(g_S = 1)  ~  - mean over a of df/dg_S      (at all gates = a, for a in `POINTS`)
 
-It is a first order: where an edge holds nearly all that a row reads it can say little, and where it
-is all that its rows read it says 0, since scaling a row's gates alike changes nothing. What it
-singles out is therefore checked by exact knockouts (`flowjax_experiments.screen`).
+A gate's derivative holds the knockout's own change of the attention, softmax included (after AtP*,
+Kramar et al. 2024, arXiv 2403.00745). What follows is taken to be linear, with the slope of several
+points on the way to where all is cut (integrated gradients; EAP-IG, Hanna et al. 2024, arXiv
+2403.17806, goes from one input to another). It is a prediction: what it singles out is checked by
+exact knockouts (`flowjax_experiments.screen`).
 
 This is attribution patching (Nanda 2023; Syed et al. 2023, arXiv 2310.10348) with a knockout in
 place of a patch. Attention is computed again in the backward pass instead of being kept, so memory
 beyond the forward's grows with the rows of the prompt, not with their square.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from flowjax.edges import Edge, count_edges
 from flowjax.layout import TokenLayout
-from flowjax.masks import GatedMask
+from flowjax.masks import EdgeGates
+from flowjax.models.attention import CHUNK
 from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
 from flowjax.padding import GROUP_STEP, LENGTH_STEP, round_up
@@ -34,35 +36,51 @@ PARTS = ("system", "video", "instruction", "question", "last")
 """Groups that share no position and leave none out, in every prompt that has them all."""
 
 
-class GateEffects(NamedTuple):
-    """What one gradient says of a prompt.
+POINTS = (1.0, 0.75)
+"""Gates at which the slope is taken, a forward and a backward pass each.
 
-    logits: float32 [vocabulary], at the last position without knockout.
-    effect: float32 [layers, heads or 1, g, g], target cell x source cell: the first-order change of
-        the answer's log-probability if the edge between the cells is cut in that layer and head.
-    """
-
-    logits: Float[np.ndarray, " vocabulary"]
-    effect: Float[np.ndarray, "layers heads g g"]
+On the shipped pair, points further down rank more of the gates worse.
+"""
 
 
-def gated_log_probability(
+def margin(
     decoder: Decoder,
     prompt: Embedded,
-    mask: GatedMask,
-    token: Int[Array, ""] | None = None,
-) -> tuple[Float[Array, ""], Float[Array, " vocabulary"]]:
-    """The log-probability of a token after the last position, and all logits there.
+    mask: EdgeGates,
+    answer: Int[Array, ""],
+    rivals: Bool[Array, " vocabulary"],
+) -> Float[Array, ""]:
+    """The logit of a token after the last position, less the largest of its rivals'."""
+    logits = decoder.last_logits(decoder(prompt, mask, chunk=CHUNK).output, prompt)
+    return margin_of(logits, answer, rivals)
+
+
+def margin_of(
+    logits: Float[Array, "*batch vocabulary"],
+    answer: int | Int[Array, ""],
+    rivals: Bool[np.ndarray | Array, " vocabulary"],
+) -> Float[Array, " *batch"]:
+    """`margin`, of logits."""
+    others = jnp.where(jnp.asarray(rivals), logits, -jnp.inf)
+    return logits[..., answer] - jnp.max(others, axis=-1)
+
+
+def rivals_of(
+    answer: int, options: Collection[int], vocabulary: int
+) -> Bool[np.ndarray, " vocabulary"]:
+    """The tokens that an answer is compared with: the other options', or all of an open question.
 
     Args:
-        decoder: the model's decoder.
-        prompt: with its padding.
-        mask: gates float32 [layers, heads or 1, g, g].
-        token: None for the most probable one.
+        answer: its token.
+        options: tokens of the question's options.
+        vocabulary: how many tokens there are.
     """
-    logits = decoder.last_logits(decoder(prompt, mask).output, prompt)
-    answer = jnp.argmax(logits) if token is None else token
-    return jax.nn.log_softmax(logits)[answer], logits
+    rivals = np.ones(vocabulary, bool)
+    if set(options) - {answer}:
+        rivals[:] = False
+        rivals[list(options)] = True
+    rivals[answer] = False
+    return rivals
 
 
 @jax.jit
@@ -70,47 +88,63 @@ def gradient(
     decoder: Decoder,
     prompt: Embedded,
     group: Int[Array, " n"],
-    gates: Float[Array, "layers heads g g"],
-) -> tuple[Float[Array, " vocabulary"], Float[Array, "layers heads g g"]]:
-    """Logits, and the gradient of the answer's log-probability by every gate."""
+    cut: Bool[Array, "e g g"],
+    gates: Float[Array, "layers heads e"],
+    answer: Int[Array, ""],
+    rivals: Bool[Array, " vocabulary"],
+) -> Float[Array, "layers heads e"]:
+    """The gradient of the margin by every gate (see `EdgeGates`)."""
 
-    def answer(gates: Array) -> tuple[Array, Array]:
-        return gated_log_probability(decoder, prompt, GatedMask(group, gates))
+    def of(gates: Array) -> Array:
+        return margin(decoder, prompt, EdgeGates(group, cut, gates), answer, rivals)
 
-    (_, logits), by_gate = jax.value_and_grad(answer, has_aux=True)(gates)
-    return logits, by_gate
+    return jax.grad(of)(gates)
 
 
-def gate_effects(
-    decoder: Decoder, embedded: Embedded, layout: TokenLayout, *, heads: bool
-) -> GateEffects:
-    """The first-order effect of cutting every edge between two cells, in every layer.
+def edge_effects(
+    decoder: Decoder,
+    embedded: Embedded,
+    layout: TokenLayout,
+    edges: Sequence[Edge],
+    answer: int,
+    rivals: Bool[np.ndarray, " vocabulary"],
+    *,
+    heads: bool,
+    points: Sequence[float] = POINTS,
+) -> Float[np.ndarray, "layers heads edges"]:
+    """The predicted effect of cutting each edge alone, in every layer and head: float32.
 
     Args:
         decoder: the model's decoder.
         embedded: the prompt.
         layout: its token groups.
+        edges: of groups that the layout has.
+        answer: token whose margin it is.
+        rivals: see `rivals_of`.
         heads: one gate per head; otherwise all heads of a layer share theirs.
-    """
-    config, cells = decoder.config, len(layout.cells)
-    length = round_up(layout.length, LENGTH_STEP)
-    groups = round_up(cells, GROUP_STEP)
-    group = jnp.asarray(np.pad(layout.cell, (0, length - layout.length)), jnp.int32)
-    gates = jnp.ones((config.layers, config.heads if heads else 1, groups, groups), jnp.float32)
-    logits, by_gate = jax.device_get(gradient(decoder, embedded.padded(length), group, gates))
-    return GateEffects(np.asarray(logits), -np.asarray(by_gate)[..., :cells, :cells])
-
-
-def edge_effects(
-    effects: GateEffects, layout: TokenLayout, edges: Iterable[Edge]
-) -> Float[np.ndarray, "layers heads edges"]:
-    """The first-order effect of cutting each edge alone: the sum over the gates it closes.
+        points: see `POINTS`.
 
     Raises:
         FlowjaxError: the layout lacks a group.
     """
-    cut = np.stack([edge.cut(layout) for edge in edges]).astype(np.float64)
-    return np.einsum("lhts,ets->lhe", effects.effect.astype(np.float64), cut)
+    config, cells = decoder.config, len(layout.cells)
+    length = round_up(layout.length, LENGTH_STEP)
+    groups, sets = round_up(cells, GROUP_STEP), round_up(len(edges), GROUP_STEP)
+    cut = np.zeros((sets, groups, groups), bool)
+    cut[: len(edges), :cells, :cells] = [edge.cut(layout) for edge in edges]
+    group = jnp.asarray(np.pad(layout.cell, (0, length - layout.length)), jnp.int32)
+    prompt, shape = embedded.padded(length), (config.layers, config.heads if heads else 1, sets)
+    # Half of an edge is cut once: what `cross_frame` cuts is in `video->video`, too.
+    whole = np.array([not edge.across_frames for edge in edges] + [False] * (sets - len(edges)))
+    total = np.zeros(shape)
+    for point in points:
+        gates = jnp.broadcast_to(jnp.asarray(1 - (1 - point) * whole, jnp.float32), shape)
+        slope = gradient(
+            decoder, prompt, group, jnp.asarray(cut), gates, jnp.asarray(answer, jnp.int32),
+            jnp.asarray(rivals),
+        )  # fmt: skip
+        total -= np.asarray(slope)
+    return (total / len(points)).astype(np.float32)[..., : len(edges)]
 
 
 def edges_between(layout: TokenLayout, groups: Sequence[str]) -> tuple[Edge, ...]:

@@ -1,4 +1,4 @@
-import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,8 +11,9 @@ from flowjax.edges import Edge, Knockout
 from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
 from flowjax.screen.choose import Gate, choose, mean_effects
+from flowjax.screen.gradient import margin_of
 from flowjax.sweeps.reference import full_forwards
-from flowjax_experiments.screen import Exact, Screen, agreement, screened
+from flowjax_experiments.screen import Exact, Screen, agreement, rivals, screened
 from tests.experiments.checks import assert_redrawn
 
 
@@ -51,10 +52,9 @@ def test_checked_gates_are_the_knockouts_of_full_forwards(run, answering, benchm
         loaded.model.decoder, prepared.embedded, prepared.prompt.layout, knockouts
     )
     base_id = int(np.argmax(answers.base))
-    log_p = jax.nn.log_softmax(np.stack([answers.base, *answers.collect(len(rows))]))[:, base_id]
-    np.testing.assert_allclose(
-        [row["exact"] for row in rows], np.asarray(log_p[1:] - log_p[0]), atol=1e-4
-    )
+    logits = jnp.stack([answers.base, *answers.collect(len(rows))])
+    margins = np.asarray(margin_of(logits, base_id, rivals(prepared, base_id)))
+    np.testing.assert_allclose([row["exact"] for row in rows], margins[1:] - margins[0], atol=1e-4)
     table = pq.read_table(run[0] / "results.parquet")
     for row in rows:
         same = table.filter(
