@@ -171,11 +171,13 @@ def draw_examples(
         packed.append(pack(prefix, _segments(texts, scene, main, rng, video=video), texts.length))
         words.append(texts.words(scene, times, acts=video))
         happens.append(motions(scene, times))
+    word, known = (np.stack(part) for part in zip(*words, strict=True))
     return Examples(
-        Tracks(*(np.stack(part) for part in zip(*scenes, strict=True))),
-        Packed(*(np.stack(part) for part in zip(*packed, strict=True))),
-        *(np.stack(part) for part in zip(*words, strict=True)),
-        Motions(*(np.stack(part) for part in zip(*happens, strict=True))),
+        scenes=Tracks(*(np.stack(part) for part in zip(*scenes, strict=True))),
+        packed=Packed(*(np.stack(part) for part in zip(*packed, strict=True))),
+        word=word,
+        known=known,
+        motions=Motions(*(np.stack(part) for part in zip(*happens, strict=True))),
     )
 
 
