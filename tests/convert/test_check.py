@@ -19,8 +19,11 @@ from transformers import (
 from flowjax.data.video_options import VideoOptions
 from flowjax.errors import FlowjaxError
 from flowjax_convert.check.command import check, read_sides, record, run, stages_of
+from flowjax_convert.check.peer import peers
+from flowjax_convert.check.question import made_clip
 from flowjax_convert.check.recorded import Recorded
 from flowjax_convert.check.stage import Stage
+from flowjax_convert.check.theirs import Theirs
 from flowjax_convert.run import convert
 from flowjax_experiments import shapes
 from tests.convert.checkpoints import edit_json, light_copy, tensors_of, write_file
@@ -363,3 +366,32 @@ def test_more_frames_of_fewer_pixels(qwen2_5_case):
 def test_a_rate_needs_a_video(pair_case):
     with pytest.raises(FlowjaxError, match="--fps needs --video"):
         check(pair_case.model, str(pair_case.checkpoint), reading=VideoOptions(fps=2.0))
+
+
+def test_the_decoder_is_found_in_the_module_around_it():
+    model = SmolVLMForConditionalGeneration(test_smolvlm.config(2))
+    model.get_decoder = lambda: model.model  # as transformers 4.57 has it
+    theirs = Theirs(model, peers()["smolvlm"], "cpu", ())
+    assert theirs.decoder is model.model.text_model
+    assert theirs.layers == list(model.model.text_model.layers)
+
+
+@pytest.mark.parametrize(("version", "seconds"), [("4.57.1", 1.5), ("5.23.0", 0.75)])
+def test_the_clip_suits_the_version(version, seconds, monkeypatch):
+    """Whole seconds between patches of two frames with 4; a second in all with 5."""
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    _, times, _ = made_clip(4)
+    assert times[-1] == seconds
+
+
+def test_every_forward_is_told_that_nothing_is_padding(qwen3_case, monkeypatch, tmp_path):
+    """Without a mask, transformers 4.57 takes a video for many sequences."""
+    masks = []
+
+    def knocked_out(theirs, inputs, prompt, knockout):
+        masks.append(inputs["attention_mask"])
+        return np.zeros(theirs.model.config.text_config.vocab_size, np.float32)
+
+    monkeypatch.setattr("flowjax_convert.check.theirs._knocked_out", knocked_out)
+    record(read_sides(qwen3_case.model, str(qwen3_case.checkpoint)), tmp_path)
+    assert len(masks) == 3 and all(mask.all() for mask in masks)

@@ -293,10 +293,16 @@ def _meaning(stage: str) -> str:
     if stage == "positions":
         return (
             "; where a video is long, text goes on after the largest position of any axis in the "
-            "releases and in transformers 4, but not in transformers 5"
+            "releases and in transformers 4, but not in transformers 5; and transformers 4.57 "
+            "rounds the seconds between two temporal patches of Qwen2.5-VL down, which the release "
+            "does not"
         )
     if stage == "vision features":
-        return "; the pixel values agree, so the patch embedding or a layer of the tower differs"
+        return (
+            "; the pixel values agree, so the patch embedding or a layer of the tower differs; "
+            "transformers 4.57 takes SmolVLM2's position embeddings one place too early, and puts "
+            "a norm on the last states of LLaVA-OneVision's tower"
+        )
     if stage == "video embeddings":
         return "; the vision features agree, so the projector or the order of its blocks differs"
     return ""

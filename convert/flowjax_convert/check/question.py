@@ -1,6 +1,7 @@
 """The question that both sides are asked, and the knockouts under which they are."""
 
 import dataclasses
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,6 @@ from flowjax.layout import encode_prompt
 from flowjax.models.checkpoint import LoadedModel
 from flowjax_convert.check.peer import CheckedPrompt
 
-SECONDS = 1.0
-"""Length of the clip that is made where no video is given.
-
-So short that its time axis is not the longest of multimodal rotary embedding, after which versions
-of `transformers` go on differently.
-"""
-
 SIDE = 224
 """Of its frames, in pixels."""
 
@@ -30,11 +24,22 @@ TOKENS = 16
 """Tokens to generate."""
 
 
+def seconds_apart(count: int) -> float:
+    """Between the frames of the clip that is made where no video is given.
+
+    `transformers` 5 reads a clip of multimodal rotary embedding as the releases do where its time
+    axis is not the longest, so that it lasts a second; `transformers` 4 where whole seconds lie
+    between two temporal patches, of two frames each (4.57 rounds them down). See
+    docs/checkpoints.md.
+    """
+    return 0.5 if metadata.version("transformers").startswith("4.") else 1.0 / count
+
+
 def made_clip(count: int) -> tuple[UInt8[np.ndarray, "t h w 3"], tuple[float, ...], Question]:
     """A clip of a moving shape, always the same, with a question about it."""
     draw = Draw(np.random.default_rng(0), test=False)
     scene, question = draw_question("moving_direction", draw, 0)
-    times = tuple(index * SECONDS / count for index in range(count))
+    times = tuple(index * seconds_apart(count) for index in range(count))
     return painted(scene, count, SIDE), times, question
 
 

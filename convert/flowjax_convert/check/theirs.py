@@ -38,9 +38,22 @@ class Theirs:
     notes: tuple[str, ...]
 
     @property
+    def decoder(self) -> Any:  # noqa: ANN401 - any module
+        """The module that has the token embeddings, the decoder's layers and its final norm.
+
+        `get_decoder` of some classes of `transformers` 4 is a module around it.
+        """
+        embeddings = self.model.get_input_embeddings()
+        return next(
+            module
+            for module in self.model.modules()
+            if getattr(module, "embed_tokens", None) is embeddings
+        )
+
+    @property
     def layers(self) -> list[torch.nn.Module]:
         """The decoder's layers."""
-        return list(self.model.get_decoder().layers)
+        return list(self.decoder.layers)
 
 
 def load(directory: Path, peer: Peer, *, weights: str, compute: str, device: str) -> Theirs:
@@ -164,15 +177,12 @@ def run(
                 inputs = _inputs(theirs, prompt, pooling)
                 out = model.generate(
                     **inputs,
-                    attention_mask=torch.ones((1, len(prompt.encoded.ids)), dtype=torch.long).to(
-                        theirs.device
-                    ),
                     max_new_tokens=TOKENS,
                     do_sample=False,
                     pad_token_id=0,
                 )
             knocked_out = [_knocked_out(theirs, inputs, prompt, knockout) for knockout in knockouts]
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, StopIteration) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise FlowjaxError(f"{directory}: transformers cannot be asked: {reason}") from error
     tokens = out[0, inputs["input_ids"].shape[1] :] if "input_ids" in inputs else out[0]
@@ -194,17 +204,22 @@ def run(
 def _inputs(
     theirs: Theirs, prompt: CheckedPrompt, pooling: tuple[int, int, int] | None
 ) -> dict[str, torch.Tensor]:
-    """The arguments of `forward`."""
+    """The arguments of `forward`.
+
+    The attention mask allows everything. Without one, `transformers` 4.57 takes every step of the
+    time axis that is not by one for the start of another sequence (`find_packed_sequence_indices`).
+    """
     ids = torch.from_numpy(prompt.encoded.ids.astype(np.int64))[None].to(theirs.device)
+    mask = {"attention_mask": torch.ones_like(ids)}
     if theirs.peer.pooled and pooling is not None:
-        return {"inputs_embeds": _pooled(theirs, ids, prompt, pooling)}
+        return mask | {"inputs_embeds": _pooled(theirs, ids, prompt, pooling)}
     accepted = inspect.signature(theirs.model.forward).parameters
-    arrays = theirs.peer.inputs(prompt)
-    return {"input_ids": ids} | {
+    video = {
         name: torch.from_numpy(array).to(theirs.device)
-        for name, array in arrays.items()
+        for name, array in theirs.peer.inputs(prompt).items()
         if name in accepted
     }
+    return mask | {"input_ids": ids} | video
 
 
 def _pooled(
@@ -286,7 +301,7 @@ class _Recorder:
     @contextlib.contextmanager
     def listening(self, theirs: Theirs) -> Iterator[None]:
         """Record while the context lasts, until the first logits."""
-        model, decoder = theirs.model, theirs.model.get_decoder()
+        model, decoder = theirs.model, theirs.decoder
         handles = [
             decoder.register_forward_pre_hook(self._read_positions, with_kwargs=True),
             model.get_submodule(theirs.peer.projector).register_forward_pre_hook(
