@@ -1,10 +1,13 @@
 """`docs/tour.ipynb`, as a reader runs it."""
 
+import ast
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+import flowjax
 from flowjax.data.shapes.benchmark import write_benchmark
 from flowjax.data.shapes.tasks import VIDEO_TASKS
 from flowjax_convert.run import convert
@@ -34,6 +37,7 @@ def shown(cell) -> dict[str, str]:
     return {kind: text for output in cell.outputs for kind, text in output.get("data", {}).items()}
 
 
+@pytest.mark.slow
 def test_every_cell_runs_and_shows_what_it_says(ran):
     root, notebook = ran
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -48,7 +52,14 @@ def test_every_cell_runs_and_shows_what_it_says(ran):
     assert (root / "runs" / "tour.html").stat().st_size > 50_000
 
 
-def test_it_is_kept_without_outputs(ran):
-    nbformat = pytest.importorskip("nbformat")
-    notebook = nbformat.read(TOUR, as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells)
+def test_it_names_only_what_is_public_and_keeps_no_outputs():
+    cells = [c for c in json.loads(TOUR.read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
+    assert not any(cell["outputs"] for cell in cells)
+    nodes = list(ast.walk(ast.parse("\n".join("".join(cell["source"]) for cell in cells))))
+    named = {node.attr for node in nodes if isinstance(node, ast.Attribute)
+             and isinstance(node.value, ast.Name) and node.value.id == "fj"}  # fmt: skip
+    assert {"load", "ask", "knockout", "sweep", "Patch", "logit_lens"} <= named
+    assert named <= set(flowjax.__all__)
+    imported = {one.name for node in nodes if isinstance(node, ast.Import) for one in node.names}
+    imported |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert imported == {"json", "pathlib", "jax.numpy", "flowjax"}
