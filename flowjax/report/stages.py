@@ -19,6 +19,9 @@ from flowjax.report.table import ends
 
 ARROW = "\N{RIGHTWARDS ARROW}"
 
+UNMEASURED = "not measured"
+"""What is said in short of a stage that a sweep does not cut."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -88,7 +91,7 @@ def _stage(stage: Stage, edges: Sequence[JudgedCurve], style: str) -> StageFound
     # An edge may be in two edge sets, with the same rows.
     own = list({at.curve.edge: at for at in own}.values())
     if not own:
-        return nothing("not measured", "this sweep does not cut it in all heads at once.")
+        return nothing(UNMEASURED, "this sweep does not cut it in all heads at once.")
     if style != "center":
         return nothing("not said", f"windows of style {style} do not say in which layers.")
     if all(np.isnan(at.p).all() for at in own):

@@ -4,10 +4,14 @@ import itertools
 import re
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from flowjax.report.page import flow
 from flowjax.report.page.flow import PALETTE
-from tests.browser.pages import a_page, hostile_page
+from flowjax.report.page.page import make_page
+from flowjax.sweeps.rows import SCHEMA
+from tests.browser.pages import a_page, hostile_page, swept
 
 SECTIONS = ("flow", "pair", "sample", "curves", "more")
 
@@ -94,6 +98,25 @@ def test_pointing_at_a_ribbon_tells_its_effect(opened, report):
     assert re.search(r"changes by .\d\d\.\d%\n95% interval \[.*\]\nn = 13\nadjusted p", said)
     page.mouse.move(2, 2)
     assert not page.locator("#tip").is_visible()
+
+
+def test_heads_begin_with_the_one_that_matters_and_a_heat_map_marks_effects(opened, tmp_path):
+    field = SCHEMA.field("head")
+    tables = []
+    for head, scale in enumerate((1e-9, 1.0, 0.01)):
+        rows = swept("video", scale, ["moving_direction"])
+        heads = pa.array([head] * rows.num_rows).cast(field.type)
+        tables.append(rows.set_column(SCHEMA.names.index("head"), field, heads))
+    path = make_page("t", flow.sections([flow.Swept("video", pa.concat_tables(tables))])).save(
+        tmp_path / "heads.html"
+    )
+    found = opened(path)
+    page = found.page
+    assert page.locator("#flow select").first.input_value() == "1"
+    assert ribbons(page) >= 4
+    assert 0 < page.locator("#curves .effect").count() < page.locator("#curves rect").count()
+    assert "dots: significant" in page.locator("#curves").inner_text()
+    found.assert_quiet(path)
 
 
 def test_keys_go_through_the_map(opened, report):

@@ -75,11 +75,24 @@ def test_a_map_holds_what_curves_say():
 def test_tokens_and_patches_are_not_on_the_map():
     edges = {"custom": ["question_stem[3]->last"], "patch": ["residual:last"]}
     (only,) = flow.sections([flow.Swept("m", sweep_table(edges))])
-    assert only.key == "curves"
+    assert only.key == "curves" and only.title == "Every edge by layer"
+    (patched,) = flow.sections([flow.Swept("m", sweep_table({"patch": ["residual:frame_0"]}))])
+    assert patched.title == "Patched states by layer"
+    assert patched.parts[0].data["edges"][0]["name"] == "frame 1 (residual)"
     edges["set"] = ["video->last"]
     data = flow.sections([flow.Swept("m", sweep_table(edges))])[1].parts[0].data
     assert [edge["parts"] for edge in data["edges"]] == [[], [], [("video", "last")]]
     assert len(data["lanes"]) == 6
+
+
+def test_a_sweep_of_heads_says_its_largest_change():
+    rows = of_tasks(falls, tasks=("one",))
+    index, field = SCHEMA.names.index("head"), SCHEMA.field("head")
+    heads = pa.array([2] * rows.num_rows).cast(field.type)
+    of_heads = rows.set_column(index, field, heads)
+    (said,) = flow.sections([flow.Swept("m", of_heads)])[1].summary
+    assert re.fullmatch(r"m \(one\): the largest change is -5\d\.\d%, by cutting "
+                        r"question . last in head 2 at layer \d\.", said)  # fmt: skip
 
 
 def test_two_models_are_paired_over_the_samples_they_share():

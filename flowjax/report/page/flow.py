@@ -5,6 +5,7 @@ The data of `static/flow.js` and `static/curves.js`. Means over all tasks are te
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,9 @@ from jaxtyping import Float
 from flowjax.report.arrays import BySample, grouped
 from flowjax.report.curves import Curve, JudgedCurve, curves, judged_curves, together
 from flowjax.report.figures import window_of
-from flowjax.report.page.lanes import lanes, on_map, parts_of
+from flowjax.report.page.lanes import PATCH, label, lanes, on_map, parts_of
 from flowjax.report.page.section import Section, Widget
-from flowjax.report.stages import ARROW, stages
+from flowjax.report.stages import ARROW, UNMEASURED, stages
 from flowjax.report.statistics import bootstrap_mean
 
 PALETTE = ("#0060A8", "#D55E00", "#008F6B", "#C9609E", "#222222")
@@ -31,6 +32,7 @@ SETS = {
     "question-and-options-to-last": "stem and options to the last position",
     "vq-to-true-opt": "video and stem to the true option",
     "custom": "edges of your own",
+    PATCH: "patched states",
 }
 
 LEAD = (
@@ -41,8 +43,13 @@ LEAD = (
     "Layers count from 1, from left to right."
 )
 CURVES = (
-    "The same changes as lines with their pointwise 95% intervals (studentised bootstrap over "
-    "samples; none below 6 samples). Many edges, and patched states, are a row of a heat map each."
+    "How much each cut changes the probability of the model's answer, as lines with their "
+    "pointwise 95% intervals (studentised bootstrap over samples; none below 6 samples). Many "
+    "edges are a row of a heat map each. Layers count from 1."
+)
+PATCHED = (
+    "Each row of a heat map is a group of tokens whose states were replaced in a window of layers; "
+    "its colour is how much the probability of the model's answer changes. Layers count from 1."
 )
 PAIR = (
     "The same cuts on both models, on the questions that both runs hold, so that the difference "
@@ -78,7 +85,10 @@ def sections(sweeps: Sequence[Swept]) -> list[Section]:
     """The flow map of some sweeps, two models beside each other, and the curves."""
     every = [(one.label, views(one.rows), one.style) for one in sweeps]
     data = flow_data(every, window=window_of(sweeps[0].rows))
-    out = [Section("curves", "Every edge by layer", CURVES, [Widget("curves", data)])]
+    kinds = {edge_set["name"] == PATCH for edge_set in data["sets"]}
+    title = "Patched states by layer" if kinds == {True} else "Every edge by layer"
+    lead = " ".join(text for patch, text in ((False, CURVES), (True, PATCHED)) if patch in kinds)
+    out = [Section("curves", title, lead, [Widget("curves", data)])]
     if any(edge["parts"] for edge in data["edges"]):  # else all are tokens or patches
         said = [_summary(*one) for one in every]
         out.append(Section("flow", "The flow map", LEAD, [Widget("flow", data)], said))
@@ -99,9 +109,27 @@ def sections(sweeps: Sequence[Swept]) -> list[Section]:
 def _summary(label: str, found: Views, style: str) -> str:
     """The stages over all tasks in one sentence."""
     task, edges = next(iter(found.items()))
-    parts = [f"{at.stage.name}: {at.short}" for at in stages(edges, style)]
+    said = [at for at in stages(edges, style) if at.short != UNMEASURED]
+    parts = [f"{at.stage.name}: {at.short}" for at in said] or [_most(edges)]
     where = f" ({task.replace('_', ' ')})" if task else ""
     return f"{label}{where}: {'; '.join(parts)}."
+
+
+def _most(edges: Sequence[JudgedCurve]) -> str:
+    """The largest effect of all, for a sweep that cuts no stage as a whole."""
+    every = (
+        (abs(at.curve.mean[index]), -place, index, at)
+        for place, at in enumerate(edges)
+        for index in range(len(at.p))
+        if at.interval(index).is_effect
+    )
+    found = max(every, default=None, key=lambda one: one[:2])
+    if found is None:
+        return "no cut changes the answer's probability significantly"
+    _, _, index, at = found
+    head = "" if at.curve.head < 0 else f" in head {at.curve.head}"
+    where = f"{edge_text(at.curve.edge)}{head} at layer {at.curve.layer[index]}"
+    return f"the largest change is {at.curve.mean[index]:+.1f}%, by cutting {where}"
 
 
 def paired(a: Swept, b: Swept) -> Section:
@@ -265,5 +293,10 @@ def _short(values: Float[np.ndarray, " n"], digits: int = 2) -> list[float | Non
 
 
 def edge_text(edge: str) -> str:
-    """An edge as a reader writes it."""
-    return edge.replace("->", f" {ARROW} ").replace("_", " ").replace("+", " + ")
+    """An edge, or what was patched, as a reader calls it; frames count from 1, as on the map."""
+    site, colon, rows = edge.partition(":")
+    if colon:
+        where = f"positions {rows}" if rows[:1].isdigit() else label(rows)
+        return f"{where} ({site})"
+    text = re.sub(r"\bframe_\d+\b", lambda found: label(found[0]), edge)
+    return text.replace("->", f" {ARROW} ").replace("_", " ").replace("+", " + ")

@@ -100,7 +100,7 @@ function lineChart(lines, width, { unit, label, zero = true, cap = null }) {
   lines.forEach((line) => line.x.forEach((x, i) => {
     const colour = LINE_COLOURS[line.style % LINE_COLOURS.length];
     const texts = line.texts ? line.texts[i] : told(line.mean[i], line.low[i], line.high[i], line.n, line.p[i],
-      line.p[i] !== null && line.p[i] < 0.05 && !(line.low[i] <= 0 && line.high[i] >= 0), false);
+      isEffect(line.p[i], line.low[i], line.high[i]), false);
     const dot = draw("circle", { cx: X(x), cy: Y(line.mean[i]), r: 3.2, fill: colour });
     dot.addEventListener("pointerenter", (event) => showTip(dot, `${line.label}, layer ${x}`, texts, event));
     dot.addEventListener("pointerleave", hideTip);
@@ -119,7 +119,7 @@ function heatColour(share) {
 function heatMap(lines, width) {
   const row = Math.max(9, Math.min(20, 420 / lines.length)), left = Math.min(200, width * 0.4), top = 4;
   const xs = lines.flatMap((l) => l.x), first = Math.min(...xs), last = Math.max(...xs);
-  const cell = (width - left - 6) / (last - first + 1), height = top + row * lines.length + 40;
+  const cell = (width - left - 6) / (last - first + 1), height = top + row * lines.length + 56;
   const most = Math.max(1e-9, ...lines.flatMap((l) => l.mean.map(Math.abs)));
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img",
     "aria-label": `Mean change by layer, a row each: ${lines.map((l) => l.label).join("; ")}` });
@@ -129,17 +129,25 @@ function heatMap(lines, width) {
     svg.append(draw("text", { x: left - 5, y: y + row * 0.75, "text-anchor": "end", "font-size": size, fill: "#1b2430" }, text));
     line.x.forEach((x, j) => {
       const box = draw("rect", { x: left + cell * (x - first), y, width: Math.max(1, cell - 0.5), height: row - 0.5, fill: heatColour(line.mean[j] / most) });
-      const effect = line.p[j] !== null && line.p[j] < 0.05 && !(line.low[j] <= 0 && line.high[j] >= 0);
+      const effect = isEffect(line.p[j], line.low[j], line.high[j]);
       box.addEventListener("pointerenter", (event) => showTip(box, `${line.label}, layer ${x}`, told(line.mean[j], line.low[j], line.high[j], line.n, line.p[j], effect, false), event));
       box.addEventListener("pointerleave", hideTip);
       svg.append(box);
+      if (effect) {
+        svg.append(draw("circle", { class: "effect", cx: left + cell * (x - first + 0.5), cy: y + row / 2, r: Math.min(3, row / 4, cell / 4),
+          fill: Math.abs(line.mean[j]) > most * 0.5 ? "#fff" : "#1b2430", "pointer-events": "none" }));
+      }
     });
   });
+  const tested = lines.some((l) => l.p.some((p) => p !== null));
+  const few = Math.max(...lines.map((l) => l.n));
   const step = Math.ceil((last - first + 1) / Math.max(2, (width - left) / 28));
   for (let t = first; t <= last; t += step) {
-    svg.append(draw("text", { class: "axis", x: left + cell * (t - first + 0.5), y: height - 24, "text-anchor": "middle" }, t));
+    svg.append(draw("text", { class: "axis", x: left + cell * (t - first + 0.5), y: height - 40, "text-anchor": "middle" }, t));
   }
-  svg.append(draw("text", { class: "axis", x: 0, y: height - 4 },
+  svg.append(draw("text", { class: "axis", x: 0, y: height - 20 },
     `layer, from 1; brown: falls, purple: rises, darkest at ${most.toFixed(1)}%`));
+  svg.append(draw("text", { class: "axis", x: 0, y: height - 4 },
+    tested ? "dots: significant" : `not tested: n = ${few}, and a verdict needs 6`));
   return svg;
 }

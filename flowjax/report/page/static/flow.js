@@ -4,7 +4,7 @@ const LANE = 54, TOP = 30, GAP = 12, THICK = 30, THIN = 1.1;
 
 WIDGETS.flow = function (root, data) {
   const heads = [...new Set(data.edges.map((edge) => edge.head))].sort((a, b) => a - b);
-  const state = { run: data.start, task: 0, head: heads[0], least: 0, off: new Set() };
+  const state = { run: data.start, task: 0, head: liveliest(data, heads), least: 0, off: new Set() };
   const maps = [];
   const view = (run, task) => data.views.find((v) => v.run === run && v.task === task);
   const holder = make("div", { class: data.beside ? "many" : "" });
@@ -39,7 +39,7 @@ WIDGETS.flow = function (root, data) {
     }));
   }
   if (heads.length > 1) {
-    controls.append(select("Head (from 0)", heads.map((h) => (h < 0 ? "all at once" : String(h))), 0,
+    controls.append(select("Head (from 0)", heads.map((h) => (h < 0 ? "all at once" : String(h))), heads.indexOf(state.head),
       (value) => { state.head = heads[value]; update(); }));
   }
   controls.append(slider("Ribbons from a change of", {
@@ -70,6 +70,17 @@ WIDGETS.flow = function (root, data) {
   root.append(status, stages, numbers);
   update();
 };
+
+// The head that is shown first: all at once, or else the one with the largest effect.
+function liveliest(data, heads) {
+  const first = data.views.find((v) => v.run === data.start && v.task === 0);
+  if (heads[0] < 0 || !first) return heads[0];
+  const most = (head) => Math.max(0, ...first.edges.filter(([index]) => data.edges[index].head === head)
+    .flatMap(([, , , mean, low, high, p]) => mean.map((value, i) => (isEffect(p[i], low[i], high[i]) ? Math.abs(value) : 0))));
+  return heads.reduce((a, b) => (most(b) > most(a) ? b : a));
+}
+
+function isEffect(p, low, high) { return p !== null && p < 0.05 && !(low <= 0 && high >= 0); }
 
 function readable(text) { return text.replaceAll("_", " "); }
 
@@ -139,9 +150,9 @@ function drawMap(holder, data, shown, options) {
   const scale = Math.min(THICK, column * 0.75) / 100, right = width - 8;
   const unit = options.difference ? " points" : "%";
   [100, 50, 10].forEach((value, i) => {
-    const x = right - 100 * i, y = at.height - 8;
+    const x = right - (options.difference ? 112 : 100) * i, y = at.height - 8;
     svg.append(draw("text", { class: "axis", x, y, "text-anchor": "end" }, `${value}${unit}`));
-    svg.append(draw("line", { x1: x - 90, x2: x - (options.difference ? 66 : 40), y1: y - 5, y2: y - 5,
+    svg.append(draw("line", { x1: x - (options.difference ? 106 : 90), x2: x - (options.difference ? 72 : 40), y1: y - 5, y2: y - 5,
       stroke: "#8a94a3", "stroke-width": value * scale }));
   });
   data.lanes.forEach(({ id, label: text }) => {
@@ -173,7 +184,7 @@ function ribbons(data, shown, o) {
   own.forEach(([index, n, layers, mean, low, high, p], slot) => {
     const edge = data.edges[index];
     layers.forEach((layer, i) => {
-      const effect = p[i] !== null && p[i] < 0.05 && !(low[i] <= 0 && high[i] >= 0);
+      const effect = isEffect(p[i], low[i], high[i]);
       const ribbon = effect && Math.abs(mean[i]) >= o.least;
       const x0 = o.label + o.column * (layer - 1 + 0.08 + 0.36 * (slot + 0.5) / slots);
       const path = edge.parts.map((part) => route(part, x0, x0 + o.column * 0.46, o.at)).join(" ");
@@ -256,7 +267,7 @@ function tableOf(data, views, state) {
     .filter(([index]) => data.edges[index].head === state.head && !state.off.has(data.edges[index].set))
     .map(([index, n, layers, mean, low, high, p]) => {
       const i = mean.reduce((best, value, j) => (Math.abs(value) > Math.abs(mean[best]) ? j : best), 0);
-      const effect = p[i] !== null && p[i] < 0.05 && !(low[i] <= 0 && high[i] >= 0);
+      const effect = isEffect(p[i], low[i], high[i]);
       return [...(many ? [run.label] : []), data.edges[index].name, n, layers[i], signed(mean[i]),
         low[i] === null ? "n < 6" : `[${signed(low[i])}, ${signed(high[i])}]`,
         p[i] === null ? "" : p[i].toFixed(4), p[i] === null ? "n < 6" : (effect ? "yes" : "no")];
