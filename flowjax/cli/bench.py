@@ -92,3 +92,14 @@ def coverage(
     from flowjax_benchmarks.coverage import run
 
     run(runs=runs, json=json)
+
+
+@app.command()
+def report(
+    samples: Annotated[int, typer.Option(help="Samples of the sweep.", min=6)] = 1_000,
+    json: Json = None,
+) -> None:
+    """What a report takes: a large sweep, lens words and attention of a long video."""
+    from flowjax_benchmarks.report import run
+
+    run(samples=samples, json=json)
