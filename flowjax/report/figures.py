@@ -111,7 +111,8 @@ def window_of(table: pa.Table) -> str:
     found = []
     styles = "style" if "style" in table.schema.names else None
     for width, *style in distinct(table, "width", *([styles] if styles else [])):
-        layers = "" if style and style[0] in ("top_down", "bottom_up") else f"{width} layers"
+        open_ended = style and style[0] in ("top_down", "bottom_up")
+        layers = "" if open_ended else f"{width} layer{'s' * (width != 1)}"
         found.append(", ".join(filter(None, [layers, *(s.replace("_", "-") for s in style)])))
     return f"window {'; '.join(found)}"
 
