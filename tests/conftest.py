@@ -1,3 +1,4 @@
+import gc
 import os
 import sys
 from importlib.metadata import version
@@ -54,6 +55,7 @@ def release_programs():
         with maps.open() as lines:
             if sum(1 for _ in lines) > int(limit.read_text()) // 3:
                 sys.modules["jax"].clear_caches()
+                gc.collect()  # programs in cycles are released only then
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from flowjax.models.video_llm import VideoLLMConfig
 from flowjax.models.vision.qwen2_5_vl import Qwen25VisionConfig
 from flowjax.models.vision.qwen2_vl import Qwen2VisionConfig
 from flowjax.models.vision.qwen3_vl import Qwen3VisionConfig
+from flowjax.models.vision.rice_vit import RiceViTConfig
 from flowjax.models.vision.siglip_navit import SiglipNavitConfig
 from tests.sweeps.test_engine import VARIANTS
 
@@ -62,6 +63,12 @@ CASES["llava_qwen"] = CASES["llava_onevision"]
 CASES["smolvlm"] = (Part(), (2,), "\n\nWhat?", "<end_of_utterance>\nAssistant:")
 CASES["video_llava"] = CASES["llava_next_video"]
 CASES["video_llama_3"] = CASES["videollama3"]
+CASES["llava_onevision1_5"] = (
+    RiceViTConfig(8, 8, 1, 2, 2, 2, 1e-5, GELU),
+    (1, 1, 1, 4, 12),
+    *CASES["qwen2_5_vl"][2:],
+)
+CASES["llava_llama"] = (Part(), (2,), "\nWhat?", " ASSISTANT:")
 CASES["qwen2_vl"] = (Qwen2VisionConfig(*QWEN, GELU, 1e4), *CASES["qwen2_5_vl"][1:])
 
 
