@@ -9,7 +9,7 @@ from flowjax.data.shapes.tasks import VIDEO_TASKS
 from flowjax_experiments.demo import MODELS
 from flowjax_experiments.shapes import PAIR
 
-LEARNED = ("moving_direction", "action_antonym", "scene_transition")
+LEARNED = ("moving_direction", "action_sequence", "action_antonym", "scene_transition")
 PER_TASK = 3
 
 
