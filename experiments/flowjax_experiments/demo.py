@@ -25,8 +25,9 @@ from flowjax.folders import is_free
 from flowjax.models.checkpoint import LoadedModel, load_model
 from flowjax.report.accuracy import accuracies
 from flowjax.report.arrays import grouped
-from flowjax.report.curves import strongest
+from flowjax.report.curves import judged_curves, strongest
 from flowjax.report.pair import draw_pair
+from flowjax.report.stages import stages
 from flowjax.report.table import JUDGED, LAYER, Table, judged, mean, tested_note
 from flowjax.runs.analysis import Analysis
 from flowjax.runs.page import page_of
@@ -87,6 +88,10 @@ def run(out: Path, *, per_task: int = PER_TASK, overwrite: bool) -> None:
             *((Evaluate, out / name / "answers") for name in MODELS),
         ]
     )
+    print("\nWhat was found:")
+    for sentence in sentences(swept, answered):
+        print(f"- {sentence}")
+    print()
     for name in MODELS:
         print(f"rows     {out / name / 'sweep' / 'results.parquet'} ({swept[name].num_rows})")
     print(f"figure   {path}")
@@ -118,6 +123,23 @@ def look_at(
         if samples:
             analyse(analysis, loaded, samples, out / name)
     return [(type(analysis), out / name) for name, analysis in analyses.items() if samples]
+
+
+def sentences(swept: Mapping[str, pa.Table], answered: Mapping[str, pa.Table]) -> list[str]:
+    """Who knows what, and the stages of the paper that each model's sweep shows over all tasks."""
+    first, last = MODELS
+    right = {name: sum(table["correct"].to_pylist()) for name, table in answered.items()}
+    found = {name: stages(judged_curves(table)[0]) for name, table in swept.items()}
+    absent = "; ".join(f"{at.stage.name}: {at.short}" for at in found[first])
+    return [
+        f"The {last} model answers {right[last]} of {answered[last].num_rows} questions, "
+        f"the {first} model {right[first]}.",
+        *(
+            f"{last.capitalize()} model, {at.stage.name} ({at.stage.what}): {at.sentence}"
+            for at in found[last]
+        ),
+        f"{first.capitalize()} model: {absent}.",
+    ]
 
 
 def report(swept: Mapping[str, pa.Table], answered: Mapping[str, pa.Table]) -> None:

@@ -82,3 +82,13 @@ def test_the_pair_is_small():
     files = [path for path in PAIR.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 15_000_000
     assert {path.parent.name for path in files if path.suffix == ".safetensors"} == set(MODELS)
+
+
+def test_five_sentences_say_what_the_rows_have(demo):
+    out, result = demo
+    said = result.out.split("What was found:\n")[1].split("\n\n")[0].splitlines()
+    assert len(said) == 5 and all(line.startswith("- ") for line in said)
+    right = sum(rows(out / "video" / "answers")["correct"].to_pylist())
+    assert f"The video model answers {right} of {PER_TASK * len(VIDEO_TASKS)} questions" in said[0]
+    swept = rows(out / "video" / "sweep")
+    assert f"n = {len(set(swept['sample_id'].to_pylist()))}, adjusted" in said[3]
