@@ -1,5 +1,7 @@
 """Predicted effects against finite differences, and closed gates against knockouts."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,9 +134,7 @@ def test_a_row_whose_all_is_cut_reads_nothing():
 def test_predictions_rank_knockouts_of_a_sure_answer():
     """The unembedding is scaled until nothing but the answer has any probability."""
     layout = layout_of(6)
-    model, x = VARIANTS["mha"], embeddings(layout)
-    state = nnx.state(model)
-    model = nnx.merge(nnx.graphdef(model), state)
+    model, x = copy.deepcopy(VARIANTS["mha"]), embeddings(layout)
     model.unembedding.kernel[...] = model.unembedding.kernel[...] * 1000
     edges = edges_between(layout, PARTS)
     answer, rivals = asked(model, x)
