@@ -4,6 +4,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import av  # noqa: F401 - after decord, its VP9 encoder does not open: they have libraries of one name
 import pytest
 from hypothesis import HealthCheck, settings
 
