@@ -25,9 +25,6 @@ def sweep(
 @app.command()
 def sweep_attention(
     shape: Annotated[str, typer.Option(help="small, llava-7b or qwen2.5-vl-7b.")] = "small",
-    peer_seconds: Annotated[
-        float, typer.Option(help="A prompt's time to compile for the peer.", min=0)
-    ] = 600,
     frames: Annotated[
         list[int] | None, typer.Option(help="Frames of 144 tokens; again for more prompts.", min=1)
     ] = None,

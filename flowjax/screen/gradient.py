@@ -27,7 +27,6 @@ from jaxtyping import Array, Bool, Float, Int
 from flowjax.edges import Edge, count_edges
 from flowjax.layout import TokenLayout
 from flowjax.masks import EdgeGates
-from flowjax.models.attention import CHUNK
 from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
 from flowjax.padding import GROUP_STEP, LENGTH_STEP, round_up
@@ -39,7 +38,7 @@ PARTS = ("system", "video", "instruction", "question", "last")
 POINTS = (1.0, 0.75)
 """Gates at which the slope is taken, a forward and a backward pass each.
 
-On the shipped pair, points further down rank more of the gates worse.
+On the pair that docs/findings.md is about, points further down rank more of the gates worse.
 """
 
 
@@ -51,7 +50,7 @@ def margin(
     rivals: Bool[Array, " vocabulary"],
 ) -> Float[Array, ""]:
     """The logit of a token after the last position, less the largest of its rivals'."""
-    logits = decoder.last_logits(decoder(prompt, mask, chunk=CHUNK).output, prompt)
+    logits = decoder.last_logits(decoder(prompt, mask).output, prompt)
     return margin_of(logits, answer, rivals)
 
 

@@ -1,6 +1,6 @@
 """Qwen2.5-VL checkpoints, with the keys of released ones or of `transformers`' modules."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,18 @@ def tensor_table(config: VideoLLMConfig, fields: Mapping[str, Any]) -> TensorTab
     del fields
     vision = config.vision
     assert isinstance(vision, Qwen25VisionConfig)
+    norm = Rule(f"{VISION}merger.ln_q.weight", "projector/norm/scale")
+    return merged_table(config, (*vision_rules(vision), norm))
+
+
+def merged_table(config: VideoLLMConfig, rules: Iterable[Rule]) -> TensorTable:
+    """Of a vision encoder, a merger of two linear layers, and a decoder, with Qwen2-VL's keys.
+
+    rules: of the vision encoder, and of the norm before the merger.
+    """
     return TensorTable(
         rules=(
-            *vision_rules(vision),
-            Rule(f"{VISION}merger.ln_q.weight", "projector/norm/scale"),
+            *rules,
             *linear(f"{VISION}merger.mlp.0", "projector/linear_1"),
             *linear(f"{VISION}merger.mlp.2", "projector/linear_2"),
             *decoder_rules(config.decoder, DECODER),
