@@ -1,7 +1,6 @@
 """Typed tables that say which checkpoint tensor fills which parameter."""
 
 import importlib
-import pkgutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import ModuleType
@@ -12,6 +11,7 @@ from jaxtyping import Shaped
 
 from flowjax.errors import FlowjaxError
 from flowjax.models.video_llm import VideoLLMConfig
+from flowjax.submodules import submodules
 
 LAYER = "{layer}"
 """In a key pattern: the number of a layer."""
@@ -165,10 +165,7 @@ def table_of(config: VideoLLMConfig, fields: Mapping[str, Any]) -> TensorTable:
 def family_tables() -> dict[str, TableOf]:
     """The tables of all families, by family name."""
     package: ModuleType = importlib.import_module("flowjax_convert.families")
-    return {
-        info.name: importlib.import_module(f"{package.__name__}.{info.name}").tensor_table
-        for info in pkgutil.iter_modules(package.__path__)
-    }
+    return {name: module.tensor_table for name, module in submodules(package).items()}
 
 
 def deep_patches(

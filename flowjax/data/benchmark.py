@@ -2,8 +2,6 @@
 
 import functools
 import hashlib
-import importlib
-import pkgutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from flowjax.data.question_cache import kept
 from flowjax.data.samples import Part, Row, Samples
 from flowjax.errors import FlowjaxError
 from flowjax.files import printable
+from flowjax.submodules import submodules
 
 Rows = Iterator[tuple[str, Callable[[], Entry]]]
 """Of every entry of a file, in order: where it is, in words, and what makes an `Entry` of it."""
@@ -47,12 +46,8 @@ class Benchmark:
 @functools.cache
 def benchmarks() -> dict[str, Benchmark]:
     """Every benchmark by name."""
-    package = flowjax.data.benchmarks
-    modules = [
-        importlib.import_module(f"{package.__name__}.{info.name}")
-        for info in pkgutil.iter_modules(package.__path__)
-    ]
-    return {module.BENCHMARK.name: module.BENCHMARK for module in modules}
+    found = submodules(flowjax.data.benchmarks).values()
+    return {module.BENCHMARK.name: module.BENCHMARK for module in found}
 
 
 def benchmark_of(path: Path) -> Benchmark:

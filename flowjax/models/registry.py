@@ -1,8 +1,6 @@
 """The model families, one file each in `flowjax.models.families`, found by importing them."""
 
 import functools
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -15,6 +13,7 @@ from flowjax.data.frame_rate import ByRate
 from flowjax.data.prompt import Prompt, Question, VideoShape
 from flowjax.errors import FlowjaxError
 from flowjax.models.video_llm import VideoLLMConfig
+from flowjax.submodules import submodules
 
 
 @runtime_checkable
@@ -79,12 +78,8 @@ class Family:
 @functools.cache
 def families() -> dict[str, Family]:
     """Every family by name."""
-    package = flowjax.models.families
-    modules = [
-        importlib.import_module(f"{package.__name__}.{info.name}")
-        for info in pkgutil.iter_modules(package.__path__)
-    ]
-    return {module.FAMILY.name: module.FAMILY for module in modules}
+    found = submodules(flowjax.models.families).values()
+    return {module.FAMILY.name: module.FAMILY for module in found}
 
 
 def family_of(config: Mapping[str, Any], source: str) -> Family:

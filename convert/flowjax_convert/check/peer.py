@@ -1,9 +1,7 @@
 """How `transformers` is asked what we are: each family's file in `families` says it in `PEERS`."""
 
 import functools
-import importlib
 import math
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +14,7 @@ from flowjax.data.prompt import Prompt
 from flowjax.errors import FlowjaxError
 from flowjax.layout import EncodedPrompt
 from flowjax.models.video_llm import VideoLLM
+from flowjax.submodules import submodules
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,12 +111,8 @@ def timed_patch_pixels(prompt: CheckedPrompt) -> Arrays:
 @functools.cache
 def peers() -> dict[str, Peer]:
     """By `model_type` of a `config.json`: the `PEERS` of every family that has some."""
-    package = flowjax_convert.families
-    modules = [
-        importlib.import_module(f"{package.__name__}.{info.name}")
-        for info in pkgutil.iter_modules(package.__path__)
-    ]
-    return {name: peer for module in modules for name, peer in getattr(module, "PEERS", {}).items()}
+    found = submodules(flowjax_convert.families).values()
+    return {name: peer for module in found for name, peer in getattr(module, "PEERS", {}).items()}
 
 
 REMOTE = {
