@@ -18,7 +18,6 @@ from flowjax.files import printable, read_json, utf8_name, writing
 from flowjax.folders import new_directory
 from flowjax.models.chat import JINJA, built_frame, frame_of, read_chat_template
 from flowjax.models.checkpoint import (
-    CHAT,
     CONFIG,
     FORMAT,
     MANIFEST,
@@ -29,11 +28,10 @@ from flowjax.models.checkpoint import (
     VIDEO_PREPROCESSOR,
     VIDEO_PROCESSOR,
     Manifest,
-    chatting,
-    first_token,
     parameters_digest,
     read_preprocessor,
 )
+from flowjax.models.loaded import CHAT, chatting, first_token
 from flowjax.models.registry import Family, Preprocess, family_of
 from flowjax.models.video_llm import VideoLLMConfig, parameter_shapes
 from flowjax.platforms import check_backend

@@ -19,7 +19,7 @@ from flowjax.data.prompt import Question
 from flowjax.data.sample import Sample
 from flowjax.inference.anchor import continued, tokens_until
 from flowjax.inference.end_tokens import end_tokens
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.loaded import LoadedModel
 from flowjax.progress import Advance
 from flowjax.report.arrays import grouped
 from flowjax.report.canvas import drawable

@@ -24,7 +24,7 @@ from flowjax.lens.drawn import drawn_layers, keep_drawn
 from flowjax.lens.grid import frame_grids
 from flowjax.lens.pictures import Pictures, frames_of, read_pictures
 from flowjax.lens.read import AttentionReading, read_attention
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.loaded import LoadedModel
 from flowjax.padding import bucket_rows, pad_prompt, padded_mask
 from flowjax.progress import Advance
 from flowjax.report.arrays import by_sample, grouped

@@ -26,7 +26,8 @@ from flowjax.asked.asked import Asked, ask_sample
 from flowjax.data.sample import Sample
 from flowjax.edges import CROSS_FRAME, Edge, Knockout
 from flowjax.errors import FlowjaxError
-from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.models.checkpoint import load_model
+from flowjax.models.loaded import LoadedModel
 from flowjax.progress import Advance
 from flowjax.report.arrays import BySample, beside, by_sample, distinct
 from flowjax.report.canvas import BAND, SCORE, arrow, caption, count_of, headline, legend, sheet

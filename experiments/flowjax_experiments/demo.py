@@ -22,7 +22,8 @@ from flowjax.data.shapes.tasks import VIDEO_TASKS
 from flowjax.errors import FlowjaxError
 from flowjax.files import writing
 from flowjax.folders import is_free
-from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.models.checkpoint import load_model
+from flowjax.models.loaded import LoadedModel
 from flowjax.report.accuracy import accuracies
 from flowjax.report.arrays import grouped
 from flowjax.report.curves import judged_curves, strongest
@@ -132,7 +133,7 @@ def sentences(swept: Mapping[str, pa.Table], answered: Mapping[str, pa.Table]) -
     found = {name: stages(judged_curves(table)[0]) for name, table in swept.items()}
     absent = "; ".join(f"{at.stage.name}: {at.short}" for at in found[first])
     return [
-        f"The {last} model answers {right[last]} of {answered[last].num_rows} questions, "
+        f"The {last} model answers {right[last]} of {answered[last].num_rows} questions rightly, "
         f"the {first} model {right[first]}.",
         *(
             f"{last.capitalize()} model, {at.stage.name} ({at.stage.what}): {at.sentence}"

@@ -24,7 +24,7 @@ from flowjax.data.sample import Sample
 from flowjax.edges import Edge, Knockout
 from flowjax.layer_windows import windows
 from flowjax.lens.pictures import Pictures, keep_pictures, pictures_of, read_pictures
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.loaded import LoadedModel
 from flowjax.progress import Advance
 from flowjax.report.canvas import BAND, FROM, SCORE, headline, inner_legend, legend, sheet
 from flowjax.report.marks import WINDOW, Line, draw_bars, draw_lines

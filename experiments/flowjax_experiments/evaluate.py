@@ -24,7 +24,7 @@ from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, writing
 from flowjax.inference.anchor import greedy_tokens
 from flowjax.inference.end_tokens import end_tokens
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.loaded import LoadedModel
 from flowjax.progress import Advance
 from flowjax.report.accuracy import accuracy_tables
 from flowjax.report.arrays import grouped

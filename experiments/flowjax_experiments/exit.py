@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from flowjax.asked.asked import Asked
 from flowjax.data.sample import Sample
 from flowjax.lens.early_exit import calibrate, exits, option_probabilities, settled
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.loaded import LoadedModel
 from flowjax.padding import pad_prompt
 from flowjax.progress import Advance
 from flowjax.report.arrays import by_sample

@@ -22,7 +22,8 @@ from flowjax.inference.cost import costs
 from flowjax.inference.decode import Sampling, generate, programs
 from flowjax.inference.end_tokens import end_tokens
 from flowjax.layout import TokenLayout
-from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.models.checkpoint import load_model
+from flowjax.models.loaded import LoadedModel
 from flowjax.pathway import FORMS, Pathway, default_pathway, read_pathway
 
 GREEDY = Sampling()

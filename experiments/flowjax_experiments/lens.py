@@ -25,7 +25,7 @@ from flowjax.lens.pictures import Pictures, frames_of, read_pictures
 from flowjax.lens.project import Through
 from flowjax.lens.read import read_lens
 from flowjax.lens.words import KINDS, Words, matching_ids, read_words, words_for
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.loaded import LoadedModel
 from flowjax.padding import LENGTH_STEP, pad_prompt, round_up
 from flowjax.progress import Advance
 from flowjax.report.arrays import by_sample, grouped

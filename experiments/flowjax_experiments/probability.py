@@ -15,7 +15,7 @@ from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.lens.project import option_ids
 from flowjax.lens.read import read_generation
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.loaded import LoadedModel
 from flowjax.padding import pad_prompt
 from flowjax.progress import Advance
 from flowjax.report.arrays import by_sample, grouped

@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from flowjax.asked.asked import Asked
 from flowjax.data.sample import Sample
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.loaded import LoadedModel
 from flowjax.progress import Advance
 from flowjax.report.arrays import beside, by_sample, distinct
 from flowjax.report.canvas import BAR, arrow, caption, count_of, headline, inner_legend, sheet

@@ -20,7 +20,8 @@ from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.layer_windows import windows
 from flowjax.layout import TokenLayout
-from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.models.checkpoint import load_model
+from flowjax.models.loaded import LoadedModel
 from flowjax.models.sharding import DATA, MODEL
 from flowjax.progress import Advance
 from flowjax.report.curves import strongest_table

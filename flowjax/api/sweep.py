@@ -14,7 +14,7 @@ from flowjax.data.benchmark import read_benchmark
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.layer_windows import EDGE_SETS
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.loaded import LoadedModel
 from flowjax.patches import Patch
 from flowjax.sweeps.protocol import Protocol, fitting_width, parse_centres, protocol
 from flowjax.sweeps.run import measure

@@ -20,9 +20,9 @@ from flowjax.data.video_options import VideoOptions
 from flowjax.errors import FlowjaxError
 from flowjax.files import printable
 from flowjax.layout import EncodedPrompt, TokenLayout, encode_prompt
-from flowjax.models.checkpoint import LoadedModel
 from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
+from flowjax.models.loaded import LoadedModel
 from flowjax.models.video_llm import VideoLLM
 from flowjax.padding import pad_prompt
 from flowjax.token_text import answer_text

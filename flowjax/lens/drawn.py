@@ -9,7 +9,7 @@ import pyarrow as pa
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.lens.pictures import keep_pictures, pictures_of
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.loaded import LoadedModel
 from flowjax.report.arrays import grouped
 
 SOME = 4

@@ -16,7 +16,7 @@ from flowjax.data.clip import read_clip
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, writing
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.loaded import LoadedModel
 
 FOLDER = "frames"
 LONG_SIDE = 448

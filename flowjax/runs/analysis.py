@@ -17,7 +17,8 @@ from flowjax.asked.asked import Asked
 from flowjax.data.frame_order import AS_IS
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
-from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.models.checkpoint import load_model
+from flowjax.models.loaded import LoadedModel
 from flowjax.progress import Advance
 from flowjax.report.page.sample import OnSample
 from flowjax.report.page.section import Picture, Section

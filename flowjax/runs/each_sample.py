@@ -16,7 +16,7 @@ from flowjax.data.frame_order import AS_IS
 from flowjax.data.sample import Sample
 from flowjax.data.samples import Samples
 from flowjax.errors import FlowjaxError
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.loaded import LoadedModel
 from flowjax.progress import Advance, progress_bar
 from flowjax.runs.selection import Chosen
 from flowjax.runs.settings import made_of, model_settings, sample_settings

@@ -14,7 +14,7 @@ from flowjax.compilation import use_persistent_cache
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, writing
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.loaded import LoadedModel
 from flowjax.progress import Advance
 from flowjax.report.accuracy import accuracy_tables
 from flowjax.report.canvas import save_figure

@@ -7,7 +7,8 @@ from typing import Any
 from flowjax.data.clip import sample_digest
 from flowjax.data.sample import Sample
 from flowjax.data.samples import Samples
-from flowjax.models.checkpoint import REFERENCE, LoadedModel, checkpoint_digest
+from flowjax.models.checkpoint import checkpoint_digest
+from flowjax.models.loaded import REFERENCE, LoadedModel
 from flowjax.version import __version__
 
 

@@ -89,6 +89,9 @@ def test_five_sentences_say_what_the_rows_have(demo):
     said = result.out.split("What was found:\n")[1].split("\n\n")[0].splitlines()
     assert len(said) == 5 and all(line.startswith("- ") for line in said)
     right = sum(rows(out / "video" / "answers")["correct"].to_pylist())
-    assert f"The video model answers {right} of {PER_TASK * len(VIDEO_TASKS)} questions" in said[0]
+    assert (
+        f"The video model answers {right} of {PER_TASK * len(VIDEO_TASKS)} questions rightly"
+        in said[0]
+    )
     swept = rows(out / "video" / "sweep")
     assert f"n = {len(set(swept['sample_id'].to_pylist()))}, adjusted" in said[3]

@@ -33,9 +33,10 @@ from flowjax.edges import Knockout, cut_table, dense, parse_edges
 from flowjax.inference.anchor import tokens_until
 from flowjax.layer_windows import windows
 from flowjax.layout import EncodedPrompt, encode_prompt
-from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.models.checkpoint import load_model
 from flowjax.models.decoder import Keep
 from flowjax.models.embedded import Embedded
+from flowjax.models.loaded import LoadedModel
 from flowjax.sweeps.engine import planned
 from flowjax.sweeps.reference import full_forwards
 from flowjax_convert.run import convert

@@ -12,10 +12,11 @@ import pytest
 from flowjax.data.prompt import Prompt, Question, VideoShape
 from flowjax.layout import EncodedPrompt, encode_prompt
 from flowjax.masks import EdgeMask, causal_mask
-from flowjax.models.checkpoint import LoadedModel, load_model
+from flowjax.models.checkpoint import load_model
 from flowjax.models.decoder import Keep, Trace
 from flowjax.models.embedded import Embedded
 from flowjax.models.families.videollama3 import MODEL_TYPE
+from flowjax.models.loaded import LoadedModel
 from flowjax_convert.run import convert
 
 ORACLE = Path(__file__).parent / "data"

@@ -13,7 +13,8 @@ from flowjax.data.video_options import AS_CHECKPOINT, VideoOptions
 from flowjax.edges import Knockout
 from flowjax.errors import FlowjaxError
 from flowjax.files import check_writable, read_json
-from flowjax.models.checkpoint import CONFIG, EMBEDDING, LoadedModel, load_model, read_manifest
+from flowjax.models.checkpoint import CONFIG, EMBEDDING, load_model, read_manifest
+from flowjax.models.loaded import LoadedModel
 from flowjax.models.projector import PoolingProjectorConfig
 from flowjax.version import __version__
 from flowjax_convert.check.compare import compare

@@ -18,9 +18,10 @@ from jaxtyping import Array, Bool, Float, Int
 from flowjax.edges import Knockout, edge_table
 from flowjax.masks import EdgeMask
 from flowjax.models.attention import CHUNK, attend_causal
-from flowjax.models.checkpoint import PARAMETERS, LoadedModel, nested
+from flowjax.models.checkpoint import PARAMETERS, nested
 from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
+from flowjax.models.loaded import LoadedModel
 from flowjax.models.stack import layer_at
 from flowjax.models.video_llm import DeepstackVideo, VideoLLM, abstract_model
 from flowjax_convert.check.peer import CheckedPrompt

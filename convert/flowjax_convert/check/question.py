@@ -14,7 +14,7 @@ from flowjax.data.video import read_frames
 from flowjax.edges import Knockout, parse_edges
 from flowjax.errors import FlowjaxError
 from flowjax.layout import encode_prompt
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.loaded import LoadedModel
 from flowjax_convert.check.peer import CheckedPrompt
 
 SIDE = 224

@@ -21,7 +21,7 @@ from flowjax.data.sample import Sample
 from flowjax.edges import causal_edges
 from flowjax.errors import FlowjaxError
 from flowjax.lens.read import read_logits
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.loaded import LoadedModel
 from flowjax.padding import pad_prompt, padded_dense, padded_mask
 from flowjax.pathway import (
     FORMS,

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
-from flowjax.models.checkpoint import LoadedModel
+from flowjax.models.loaded import LoadedModel
 from flowjax.pathway import Pathway, default_pathway, read_pathway, write_pathway
 from flowjax.report.arrays import by_sample, grouped
 from flowjax.report.canvas import FROM, INTERVAL, SCORE, headline, legend, sheet
