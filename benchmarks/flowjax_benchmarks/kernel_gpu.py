@@ -20,6 +20,7 @@ import importlib.util
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.experimental.pallas.ops.gpu import attention_mgpu
 from jax.sharding import SingleDeviceSharding
+from jax.typing import DTypeLike
 
 from flowjax.errors import FlowjaxError
 from flowjax.kernels.pruned_attention import (
@@ -113,7 +115,7 @@ def device() -> SingleDeviceSharding:
     return SingleDeviceSharding(described.devices[0])
 
 
-def array(shape: tuple[int, ...], dtype: Any) -> Any:  # noqa: ANN401
+def array(shape: tuple[int, ...], dtype: DTypeLike) -> Any:  # noqa: ANN401 - stands for an array
     """Of the H100's."""
     return jax.ShapeDtypeStruct(shape, dtype, sharding=device())
 
@@ -139,8 +141,11 @@ def jaxs(causal: bool) -> tuple[Any, tuple, int]:
     return call, (query, query, query), query.size * 2
 
 
-def row(name: str, made: tuple[Any, tuple, int], **said: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Compile one program with one kernel, and read what came of it."""
+def row(name: str, made: tuple[Any, tuple, int], said: Mapping[str, int | bool]) -> dict[str, Any]:
+    """Compile one program with one kernel, and read what came of it.
+
+    said: fields of the row beside.
+    """
     function, arguments, output = made
     folder = Path(os.environ["MOSAIC_GPU_DUMP_TO"])
     for old in folder.iterdir():
@@ -233,8 +238,10 @@ def main() -> None:
     path = assembler.find()
     release = path and assembler.version(path)
     names = [asked.shape] if asked.shape else [*SHAPES]
-    rows = [row(name, own(SHAPES[name]), **vars(SHAPES[name])) for name in names]
-    jax_rows = [] if asked.shape else [row(f"causal {each}", jaxs(each)) for each in (True, False)]
+    rows = [row(name, own(SHAPES[name]), vars(SHAPES[name])) for name in names]
+    jax_rows = (
+        [] if asked.shape else [row(f"causal {each}", jaxs(each), {}) for each in (True, False)]
+    )
     write_result(
         asked.json,
         {

@@ -26,7 +26,10 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
+from jax.stages import Compiled
+from jax.typing import DTypeLike
 
+from flowjax.compilation import memory_of
 from flowjax.kernels.pruned_attention import BlockMap, block_map, block_shape, mosaic_tpu
 from flowjax.platforms import skip_absent_tpu
 from flowjax_benchmarks.kernel_layers import layer_kinds
@@ -52,12 +55,14 @@ def first_layer(positions: int, frames: int, per_head: bool) -> BlockMap:
     return block_map(cell, table, position, position, block_q=block_q, block_k=block_k)
 
 
-def compiled(topology: str, positions: int, dtype: str, kv_heads: int, blocks: BlockMap) -> Any:  # noqa: ANN401
+def compiled(
+    topology: str, positions: int, dtype: str, kv_heads: int, blocks: BlockMap
+) -> Compiled:
     """The kernel compiled for one device of a topology."""
     device = topologies.get_topology_desc(topology_name=topology, platform="tpu").devices[0]
     on_device = SingleDeviceSharding(device)
 
-    def array(shape: Sequence[int], dtype: Any) -> jax.ShapeDtypeStruct:  # noqa: ANN401
+    def array(shape: Sequence[int], dtype: DTypeLike) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=on_device)
 
     rows = [array((positions, heads, WIDTH), dtype) for heads in (HEADS, kv_heads, kv_heads)]
@@ -73,7 +78,8 @@ def row(chip: str, positions: int, dtype: str, kv_heads: int, per_head: bool) ->
     start = time.perf_counter()
     program = compiled(TOPOLOGIES[chip], positions, dtype, kv_heads, blocks)
     seconds = time.perf_counter() - start
-    memory, cost = program.memory_analysis(), program.cost_analysis()
+    memory, cost, text = memory_of(program), program.cost_analysis(), program.as_text()
+    assert cost is not None and text is not None
     say(f"{chip} {positions} {dtype}: compiled in {seconds:.1f} s")
     return {
         "chip": chip,
@@ -88,7 +94,7 @@ def row(chip: str, positions: int, dtype: str, kv_heads: int, per_head: bool) ->
         "temporary_bytes": memory.temp_size_in_bytes,
         "flops": cost["flops"],
         "bytes_accessed": cost["bytes accessed"],
-        "kernels": program.as_text().count('custom_call_target="tpu_custom_call"'),
+        "kernels": text.count('custom_call_target="tpu_custom_call"'),
     }
 
 

@@ -101,7 +101,7 @@ def programs(shape: str, frames: int, kernel: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def place(leaf: Any) -> jax.ShapeDtypeStruct:  # noqa: ANN401
+def place(leaf: Any) -> jax.ShapeDtypeStruct:  # noqa: ANN401 - an array of any library, or a shape
     """The same array on the H100."""
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device())
 

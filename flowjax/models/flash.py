@@ -200,12 +200,15 @@ def _flash(
     return one(query, key, value, position, key_position, jax.tree.map(jnp.asarray, blocks))
 
 
-def _flash_forward(structure: Any, *arguments: Any) -> tuple[Array, tuple]:  # noqa: ANN401
+def _flash_forward(
+    structure: Any,  # noqa: ANN401 - as above
+    *arguments: Array | list[Array],
+) -> tuple[Array, tuple]:
     return _flash(structure, *arguments), arguments
 
 
 def _flash_backward(
-    structure: Any,  # noqa: ANN401
+    structure: Any,  # noqa: ANN401 - as above
     arguments: tuple,
     gradient: Array,
 ) -> tuple[Array | None, ...]:

@@ -231,7 +231,13 @@ def library_versions() -> dict[str, str]:
         ) from error
 
 
-def run(model: Path, src: str, *, json_file: Path | None, **arguments: Any) -> int:  # noqa: ANN401
+def run(
+    model: Path,
+    src: str,
+    *,
+    json_file: Path | None,
+    **arguments: Any,  # noqa: ANN401 - of `check`
+) -> int:
     """Print the comparison; the exit code is 1 if a stage is beyond its bound.
 
     Raises:
