@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jax.sharding import Mesh
 
 from flowjax.asked.asked import Asked, ask_sample
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.layer_windows import windows
 from flowjax.layout import TokenLayout
+from flowjax.mesh import MeshShape
 from flowjax.models.checkpoint import load_model
 from flowjax.models.loaded import LoadedModel
-from flowjax.models.sharding import DATA, MODEL
 from flowjax.progress import Advance
 from flowjax.report.curves import strongest_table
 from flowjax.report.figures import draw_accuracy, draw_sweep, draw_tasks
@@ -79,7 +77,8 @@ class Sweep(Analysis):
     mesh: Annotated[
         str | None,
         Option(
-            "Devices as DATAxMODEL: windows over DATA, tensor parallel over MODEL.", decides=False
+            "Devices, such as data=4,model=2: windows over data, tensor parallel over model.",
+            decides=False,
         ),
     ] = None
     plan: Annotated[
@@ -117,7 +116,8 @@ class Sweep(Analysis):
 
     def load(self, model: Path) -> LoadedModel:
         """On the devices of `--mesh`."""
-        return load_model(model, mesh=None if self.mesh is None else device_mesh(self.mesh))
+        shape = None if self.mesh is None else MeshShape.parse(self.mesh)
+        return load_model(model, mesh=None if shape is None else shape.mesh(jax.devices()))
 
     def start(self, loaded: LoadedModel, samples: Sequence[Sample], chosen: Chosen) -> Work:
         """See `flowjax.sweeps.run.measure`."""
@@ -247,20 +247,3 @@ def parse_bytes(text: str) -> int:
     if match is None or float(match[1]) == 0:
         raise FlowjaxError(f"--memory {text!r}: write a size such as 8GB or 500MB")
     return int(float(match[1]) * 1000 ** " kMGT".index(match[2].replace("K", "k") or " "))
-
-
-def device_mesh(text: str) -> Mesh:
-    """All devices as `"DATAxMODEL"`.
-
-    Raises:
-        FlowjaxError: the text has another form, or another number of devices.
-    """
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    devices = jax.devices()
-    if match is None or int(match[1]) * int(match[2]) != len(devices):
-        raise FlowjaxError(
-            f"--mesh {text!r}: write DATAxMODEL, whose product is the number of devices, "
-            f"{len(devices)}"
-        )
-    grid = np.array(devices).reshape(int(match[1]), int(match[2]))
-    return Mesh(grid, (DATA, MODEL))

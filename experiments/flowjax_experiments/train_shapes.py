@@ -32,7 +32,7 @@ from jax.sharding import Mesh
 from tokenizers import Tokenizer
 
 from flowjax.compilation import use_persistent_cache
-from flowjax.models.sharding import DATA
+from flowjax.mesh import DATA
 from flowjax.platforms import skip_absent_tpu
 from flowjax.train.ahead import Ahead, Draw, drawers
 from flowjax.train.loop import LossOf, Parameters, train

@@ -12,9 +12,7 @@ import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from flowjax.errors import FlowjaxError
-
-DATA, MODEL = "data", "model"
-"""The axes that a mesh must have."""
+from flowjax.mesh import DATA, MODEL
 
 
 class Rule(NamedTuple):

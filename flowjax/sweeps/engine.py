@@ -19,13 +19,13 @@ from flowjax.compilation import memory_of
 from flowjax.edges import Knockout, edge_table
 from flowjax.layout import TokenLayout
 from flowjax.masks import NOBODY, EdgeMask, Mask
+from flowjax.mesh import DATA
 from flowjax.models.attention import Sources, attend
 from flowjax.models.decoder import Decoder, Keep, deepened
 from flowjax.models.edit import sites
 from flowjax.models.embedded import Embedded
 from flowjax.models.flash import FEW, BlockedMask, Maps, attend_rows, make_maps
 from flowjax.models.rope import Rotary
-from flowjax.models.sharding import DATA
 from flowjax.models.stack import layer_at
 from flowjax.padding import GROUP_STEP, round_up
 from flowjax.patches import Patch, PatchArrays, site_shape

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flowjax.errors import FlowjaxError
-from flowjax.models.sharding import DATA
+from flowjax.mesh import DATA
 from flowjax.progress import progress_bar
 
 LOG = logging.getLogger(__name__)
