@@ -35,7 +35,9 @@ from flowjax.compilation import use_persistent_cache
 from flowjax.mesh import DATA
 from flowjax.platforms import skip_absent_tpu
 from flowjax.train.ahead import Ahead, Draw, drawers
-from flowjax.train.loop import LossOf, Parameters, train
+from flowjax.train.loop import train
+from flowjax.train.parameters import Parameters
+from flowjax.train.step import LossOf
 from flowjax_experiments.shapes.batches import Stream
 from flowjax_experiments.shapes.controls import (
     CONTROLS,

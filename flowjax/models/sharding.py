@@ -2,7 +2,8 @@
 
 Projections into heads or MLP units are split over their outputs and the ones that follow over
 their inputs, so that each device computes whole heads and units and sums once per block (Shoeybi
-et al. 2019, arXiv 1909.08053).
+et al. 2019, arXiv 1909.08053). In training, matrices are divided over `data` as well, for their
+gradients and moments take several times their room (Rajbhandari et al. 2020, arXiv 1910.02054).
 """
 
 import re
@@ -30,6 +31,10 @@ RULES = (
     Rule(r".*/layers/(query|key|value|gate|up)/(kernel|bias)", (-1,)),
     Rule(r".*/layers/(output|down)/kernel", (-2,)),
     Rule(r".*/layers/(output|down)/bias", ()),
+    Rule(r"decoder/layers/(query|key|value|gate|up)/lora_b", (-1,)),
+    Rule(r"decoder/layers/(output|down)/lora_a", (-2,)),
+    Rule(r"decoder/layers/(query|key|value|gate|up)/lora_a", ()),
+    Rule(r"decoder/layers/(output|down)/lora_b", ()),
     Rule(r".*norm/(scale|bias)", ()),
     Rule(r"decoder/embedding/embedding", (-2, -1)),
     Rule(r"decoder/unembedding/kernel", (-1, -2)),
@@ -44,6 +49,10 @@ RULES = (
     Rule(r"vision/layers/(attention|mlp)_scale", ()),
     Rule(r"vision/(patch_embedding/(kernel|bias)|class_(embedding|angle)|position_embedding)", ()),
 )
+
+
+MATRICES = ("/kernel", "/embedding", "/lora_a", "/lora_b")
+"""How the paths of matrices end."""
 
 
 def split_axes(path: str) -> tuple[int, ...]:
@@ -79,6 +88,27 @@ def parameter_sharding(
         if shape[axis] % mesh.shape[MODEL] == 0:
             spec[axis] = MODEL
             break
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def training_sharding(
+    path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh
+) -> NamedSharding:
+    """Where a parameter lies that is trained: as `parameter_sharding` has it, and over `data`.
+
+    Of the two axes of a matrix, that over `data` is the longest which is not over `model` and
+    divides. Vectors, and stacked layers as such, are not divided over it: a layer's weights are
+    brought together where the layer is computed.
+
+    Raises:
+        FlowjaxError: see `parameter_sharding`.
+    """
+    spec = list(parameter_sharding(path, shape, mesh).spec)
+    if path.endswith(MATRICES) and len(shape) > 1:
+        left = [axis for axis in (-2, -1) if spec[axis] is None]
+        divides = [axis for axis in left if shape[axis] % mesh.shape[DATA] == 0]
+        if divides:
+            spec[max(divides, key=lambda axis: shape[axis])] = DATA
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 

@@ -89,10 +89,14 @@ class VideoLLM(nnx.Module):
         return jax.tree.leaves(self.decoder.embedding)[0].dtype
 
     def encode_video(
-        self, pixel_values: Float[Array, "frames ..."]
+        self, pixel_values: Float[Array, "frames ..."], *, remat: bool = False
     ) -> Float[Array, "video width"] | DeepstackVideo:
-        """Video embeddings in the order of the video's positions in the prompt."""
-        return self.projector(self.vision(pixel_values.astype(self.dtype)))
+        """Video embeddings in the order of the video's positions in the prompt.
+
+        remat: compute the vision encoder anew in a backward pass through it.
+        """
+        vision = jax.checkpoint(self.vision) if remat else self.vision
+        return self.projector(vision(pixel_values.astype(self.dtype)))
 
     def embed(
         self,

@@ -30,30 +30,39 @@ class Segment(NamedTuple):
 
     ids: int32 [n]. wanted: int32 [n], what is to be predicted from the tokens before each of them;
     where nothing else is asked for, the token itself. learned: [n], weight of that loss.
+    position: int32 [axes, n], for rotary embedding; None goes on from the prefix.
     """
 
     ids: Int[np.ndarray, " n"]
     wanted: Int[np.ndarray, " n"]
     learned: Float[np.ndarray, " n"]
+    position: Int[np.ndarray, "axes n"] | None = None
 
 
 class Packed(NamedTuple):
     """One sequence, or a batch of them on a leading axis.
 
     ids: int32 [n]; at the positions of the video, anything. segment: int32 [n], 0 for the prefix,
-    -1 for padding. position: int32 [n], for rotary embedding. target: int32 [n], what each
+    -1 for padding. position: int32 [axes, n], for rotary embedding. target: int32 [n], what each
     position is to predict. weight: float32 [n], of its loss.
     """
 
     ids: Int[Numbers, "*batch n"]
     segment: Int[Numbers, "*batch n"]
-    position: Int[Numbers, "*batch n"]
+    position: Int[Numbers, "*batch axes n"]
     target: Int[Numbers, "*batch n"]
     weight: Float[Numbers, "*batch n"]
 
 
-def pack(prefix: Int[np.ndarray, " p"], segments: Sequence[Segment], length: int) -> Packed:
+def pack(
+    prefix: Int[np.ndarray, " p"],
+    segments: Sequence[Segment],
+    length: int,
+    position: Int[np.ndarray, "axes p"] | None = None,
+) -> Packed:
     """One sequence of `length` positions; segments that do not fit whole are left out.
+
+    position: of the prefix, for rotary embedding; None for 0, 1, 2, ...
 
     The first token of a segment is predicted from the last one of the prefix, which may stand for
     one segment only; so a segment's first token must not be learned.
@@ -61,24 +70,25 @@ def pack(prefix: Int[np.ndarray, " p"], segments: Sequence[Segment], length: int
     Raises:
         FlowjaxError: the prefix leaves no room for any segment, or a first token is learned.
     """
-    ids, position = np.zeros(length, np.int32), np.zeros(length, np.int32)
+    end = len(prefix)
+    first = np.arange(end, dtype=np.int32)[None] if position is None else position
+    ids, rotary = np.zeros(length, np.int32), np.zeros((len(first), length), np.int32)
     segment, target = np.full(length, -1, np.int32), np.zeros(length, np.int32)
     weight = np.zeros(length, np.float32)
-    end = len(prefix)
-    ids[:end], position[:end], segment[:end] = prefix, np.arange(end), 0
-    for index, (own, wanted, learned) in enumerate(segments, 1):
+    ids[:end], rotary[:, :end], segment[:end] = prefix, first, 0
+    for index, (own, wanted, learned, after) in enumerate(segments, 1):
         start, stop = end, end + len(own)
         if learned[0]:
             raise FlowjaxError("the first token of a segment cannot be learned")
         if stop > length:
             continue
         ids[start:stop], segment[start:stop] = own, index
-        position[start:stop] = len(prefix) + np.arange(len(own))
+        rotary[:, start:stop] = len(prefix) + np.arange(len(own)) if after is None else after
         target[start : stop - 1], weight[start : stop - 1] = wanted[1:], learned[1:]
         end = stop
     if end == len(prefix):
         raise FlowjaxError(f"no segment fits beside a prefix of {end} in {length} positions")
-    return Packed(ids, segment, position, target, weight)
+    return Packed(ids, segment, rotary, target, weight)
 
 
 class Hidden(NamedTuple):

@@ -17,7 +17,7 @@ from flowjax.data.shapes.paint import frames
 from flowjax.data.shapes.scene import Scene, Thing, tracks
 from flowjax.data.shapes.world import COLOURS, SHAPES
 from flowjax.models.checkpoint import load_model
-from flowjax.train.loop import Schedule
+from flowjax.train.schedule import Schedule
 from flowjax_convert.run import convert
 from flowjax_experiments.shapes.batches import (
     MIX,
@@ -227,11 +227,11 @@ def test_words_are_known_once_frames_tell_them(texts):
 def test_batches_follow_from_the_step_and_hold_answers(texts, stage):
     make = [draw_examples(texts, stage, 3, seed=1, step=step, alone=False) for step in (4, 4, 5)]
     jax.tree.map(np.testing.assert_array_equal, make[0], make[1])
-    assert (make[0].packed.ids != make[2].packed.ids).any()
+    packed, other = make[0].packed, make[2].packed
+    assert packed is not None and other is not None and (packed.ids != other.ids).any()
     for ids, segment, weight, target in zip(
-        make[0].packed.ids, make[0].packed.segment, make[0].packed.weight, make[0].packed.target,
-        strict=True,
-    ):  # fmt: skip
+        packed.ids, packed.segment, packed.weight, packed.target, strict=True
+    ):
         assert segment.max() >= 4
         for number in range(1, segment.max() + 1):
             learned = np.flatnonzero((segment == number) & (weight > 0))

@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from flowjax.errors import FlowjaxError
 from flowjax.files import read_json
 from flowjax.models.registry import family_of
-from flowjax.models.sharding import RULES, parameter_sharding, split_axes
+from flowjax.models.sharding import RULES, parameter_sharding, split_axes, training_sharding
 from flowjax.models.video_llm import parameter_shapes
 
 
@@ -51,3 +51,24 @@ def test_axes(path, shape, spec):
     devices = np.array(jax.devices() * 8).reshape(2, 4)
     mesh = AbstractMesh(devices.shape, ("data", "model"))
     assert parameter_sharding(path, shape, mesh).spec == PartitionSpec(*spec)
+
+
+@pytest.mark.parametrize(
+    "path, shape, spec",
+    [
+        ("decoder/layers/query/kernel", (2, 12, 8), (None, "data", "model")),
+        ("decoder/layers/down/kernel", (2, 12, 8), (None, "model", "data")),
+        ("decoder/layers/down/kernel", (4, 10, 8), (None, "data", None)),
+        ("decoder/layers/down/kernel", (4, 9, 7), (None, None, None)),
+        ("decoder/layers/query/lora_a", (2, 12, 4), (None, "data", None)),
+        ("decoder/layers/query/lora_b", (2, 4, 8), (None, "data", "model")),
+        ("decoder/layers/output/lora_a", (2, 8, 4), (None, "model", "data")),
+        ("decoder/layers/mlp_norm/scale", (4, 8), (None, None)),
+        ("vision/layers/query/bias", (2, 8), (None, "model")),
+        ("decoder/embedding/embedding", (8, 12), ("model", "data")),
+        ("vision/class_embedding", (8,), (None,)),
+    ],
+)
+def test_axes_in_training(path, shape, spec):
+    mesh = AbstractMesh((2, 4), ("data", "model"))
+    assert training_sharding(path, shape, mesh).spec == PartitionSpec(*spec)

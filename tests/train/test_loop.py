@@ -1,9 +1,13 @@
 """The loop: exact resume, micro batches, several devices."""
 
 import json
+import random
+import signal
 import subprocess
 import sys
 import textwrap
+import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +16,9 @@ import pytest
 
 from flowjax.errors import FlowjaxError
 from flowjax.train.ahead import Ahead, drawers
-from flowjax.train.loop import Schedule, Sums, train
+from flowjax.train.loop import train
+from flowjax.train.schedule import Schedule
+from flowjax.train.step import Sums
 from tests.processes import environment
 
 SCHEDULE = Schedule(steps=12, peak=0.05, warmup=3, decay=0.1, clip=1.0)
@@ -40,9 +46,11 @@ def noisy_loss(parameters, batch, key):
     return loss_of(parameters, batch | {"x": batch["x"] + noise}, key)
 
 
-def run(folder, *, micro=2, stop_at=None, loss=noisy_loss, save_every=5, **others):
+def run(
+    folder, *, micro=2, stop_at=None, loss=noisy_loss, save_every=5, batches=batch_at, **others
+):
     return train(
-        parameters(), loss, batch_at, SCHEDULE, folder, seed=1, micro=micro,
+        parameters(), loss, batches, SCHEDULE, folder, seed=1, micro=micro,
         save_every=save_every, log_every=1, stop_at=stop_at, **others,
     )  # fmt: skip
 
@@ -60,6 +68,36 @@ def test_a_run_that_is_stopped_goes_on_exactly(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
     assert log(tmp_path / "stopped") == log(tmp_path / "whole")
     assert log(tmp_path / "whole")[-1]["loss"] < log(tmp_path / "whole")[0]["loss"]
+
+
+def test_a_run_that_is_killed_goes_on_exactly(tmp_path):
+    """Anywhere: in a step, or while a checkpoint is written."""
+    code = """
+        import sys, time
+        from pathlib import Path
+        from tests.train import test_loop
+
+        def slowly(step):
+            time.sleep(0.1)
+            return test_loop.batch_at(step)
+
+        test_loop.run(Path(sys.argv[1]), save_every=2, batches=slowly)
+    """
+    lines = random.randrange(1, 12)
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), tmp_path / "run"], env=environment()
+    )
+    file = tmp_path / "run" / "log.jsonl"
+    while child.poll() is None and not (
+        file.exists() and len(file.read_text().splitlines()) >= lines
+    ):
+        time.sleep(0.005)
+    child.kill()
+    assert child.wait() == -signal.SIGKILL, f"it had {lines} lines or more"
+    resumed = run(tmp_path / "run", save_every=2)
+    whole = run(tmp_path / "whole")
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    assert log(tmp_path / "run") == log(tmp_path / "whole"), f"killed after {lines} lines"
 
 
 def test_a_finished_run_is_not_run_again(tmp_path):
@@ -115,7 +153,7 @@ def test_runs_side_by_side_are_those_alone(tmp_path):
     def stacked(step):
         return jax.tree.map(lambda *parts: np.stack(parts), *(of(seed)(step) for seed in seeds))
 
-    options = {"seed": 1, "micro": 2, "save_every": 5, "log_every": 4}
+    options: dict[str, Any] = {"seed": 1, "micro": 2, "save_every": 5, "log_every": 4}
     both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), parameters())
     together = tmp_path / "together"
     train(both, noisy_loss, stacked, SCHEDULE, together, **options, stop_at=6, side_by_side=True)
@@ -139,8 +177,9 @@ def test_one_run_of_several_may_fail_alone(tmp_path):
         return {"x": np.stack([one["x"]] * 2), "y": np.stack([one["y"], one["y"] + 1e7])}
 
     both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), parameters())
-    options = {"seed": 1, "micro": 8, "save_every": 99, "log_every": 99, "side_by_side": True}
-    found = train(both, broken, large, SCHEDULE, tmp_path / "run", **options)
+    options: dict[str, Any] = {"seed": 1, "micro": 8, "save_every": 99, "log_every": 99}
+    folder = tmp_path / "run"
+    found = train(both, broken, large, SCHEDULE, folder, **options, side_by_side=True)
     assert np.isfinite(found["kernel"][0]).all() and not np.isfinite(found["kernel"][1]).any()
 
 

@@ -26,7 +26,7 @@ from flowjax.masks import EdgeMask
 from flowjax.models.embedded import Embedded
 from flowjax.models.families import pllava
 from flowjax.padding import round_up
-from flowjax.train.loop import Parameters
+from flowjax.train.parameters import Parameters
 from flowjax_experiments.shapes.batches import frame_times
 from flowjax_experiments.shapes.model import MEAN, STD
 from flowjax_experiments.shapes.texts import Texts

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from flowjax.data.shapes.scene import Tracks
 from flowjax.data.shapes.world import BACKGROUNDS, COLOURS, SHAPES
-from flowjax.train.loop import Sums
+from flowjax.train.step import Sums
 from flowjax_experiments.shapes.targets import MOTIONS, DenseTargets, Motions, motion_targets
 
 Metrics = dict[str, tuple[Array, Array]]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from flowjax.train.loop import Schedule
+from flowjax.train.schedule import Schedule
 
 STAGES = ("text", "vision", "image", "motion", "video")
 """In order; each begins with the parameters that the one before it ends with."""

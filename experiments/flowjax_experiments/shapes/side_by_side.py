@@ -32,7 +32,7 @@ from flax import nnx
 
 from flowjax.compilation import use_persistent_cache
 from flowjax.platforms import skip_absent_tpu
-from flowjax.train.loop import Parameters
+from flowjax.train.parameters import Parameters
 from flowjax_experiments.shapes.controls import CONTROLS, MAIN
 from flowjax_experiments.shapes.effects import (
     Cut,

@@ -13,9 +13,10 @@ from flowjax.data.shapes.scene import Tracks
 from flowjax.masks import EdgeMask
 from flowjax.models.decoder import Keep
 from flowjax.models.embedded import Embedded
-from flowjax.train.loop import LossOf, Parameters, Sums
-from flowjax.train.loss import token_loss
+from flowjax.train.loss import packed_prompt, token_loss
 from flowjax.train.packing import Hidden, Packed, packed_mask
+from flowjax.train.parameters import Parameters
+from flowjax.train.step import LossOf, Sums
 from flowjax_experiments.shapes.batches import Examples, Wanted, pixel_values
 from flowjax_experiments.shapes.controls import HIDDEN
 from flowjax_experiments.shapes.heads import DenseHeads, Metrics
@@ -55,8 +56,9 @@ class Training:
 
             def one(packed: Packed) -> Sums:
                 x, mask = decoder.embedding(jnp.asarray(packed.ids)), self._mask(packed)
+                prompt = packed_prompt(x, packed)
                 found = token_loss(
-                    decoder, x, packed, mask, chunk=self.recipe.chunk, remat=self.remat
+                    decoder, prompt, packed, mask, chunk=self.recipe.chunk, remat=self.remat
                 )
                 weight = jnp.sum(jnp.asarray(packed.weight))
                 right = jnp.sum(found.right * packed.weight)
@@ -129,9 +131,10 @@ class Training:
                     ).hidden  # fmt: skip
                 else:
                     packed = self.with_words(examples, packed, where)
+                    x = model.embed(jnp.asarray(packed.ids), where, shown.video)
                     found = token_loss(
                         model.decoder,
-                        model.embed(jnp.asarray(packed.ids), where, shown.video),
+                        packed_prompt(x, packed),
                         packed,
                         self._mask(packed, jnp.asarray(wanted.hide)),
                         chunk=self.recipe.chunk,
