@@ -1,4 +1,4 @@
-"""What concerns compiled programs: their cache, their memory."""
+"""What concerns compiled programs: their cache, their memory, their text."""
 
 import warnings
 from typing import Any
@@ -33,3 +33,15 @@ def memory_of(compiled: Compiled) -> Any:  # noqa: ANN401 - jaxlib names the typ
     if analysis is None:
         raise RuntimeError(f"{jax.default_backend()} does not analyse the memory of programs")
     return analysis
+
+
+def text_of(compiled: Compiled) -> str:
+    """The program that the compiler made, as text (see `flowjax.hlo`).
+
+    Raises:
+        RuntimeError: this backend gives none.
+    """
+    text = compiled.as_text()
+    if text is None:
+        raise RuntimeError(f"{jax.default_backend()} does not show its programs")
+    return text

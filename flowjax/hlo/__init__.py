@@ -1,0 +1,1 @@
+"""What compiled programs do, read from their text: FLOPs, and bytes read and written."""
