@@ -19,7 +19,7 @@ from flowjax.edges import Knockout, edge_table
 from flowjax.inference.live import LayerRows, live_rows
 from flowjax.kernels.pruned_attention import BlockMap, block_map, block_shape, stack_maps
 from flowjax.layout import TokenLayout
-from flowjax.masks import EdgeMask
+from flowjax.masks import EdgeMask, Mask
 from flowjax.models.decoder import DecoderConfig
 
 SPARE = 64
@@ -57,7 +57,8 @@ class Stage:
         keys and values; None for all.
     row_position, source_position: int32, their absolute positions.
     keep: int32 [c], which sources are kept for decoding in any of these layers; None for all.
-    blocks: with a leading axis of layers; None where nothing is read.
+    blocks: with a leading axis of layers; None where nothing is read, or where the rows are chosen
+        by the program itself and attend by the mask.
     cuts: of the kept keys and values.
     """
 
@@ -77,15 +78,14 @@ class Stage:
 class Compiled:
     """Everything static about pruned inference of one prompt layout under one pathway.
 
-    mask: the pathway's edges, `allowed` bool [layers, heads or 1, g, g]. Positions after the
-        prompt's are of its final position's cell.
+    mask: the pathway's edges. Positions after the prompt's are of its final position's cell.
     rows: int32 [r], positions of the prompt that the first layer reads; None for all.
     stages: in the order of layers.
     length: positions of the prompt.
     room: generated tokens that the cache can hold.
     """
 
-    mask: EdgeMask
+    mask: Mask
     rows: Int[Array, " r"] | None
     stages: tuple[Stage, ...]
     length: int = field(metadata={"static": True})
@@ -121,18 +121,41 @@ def compile_pathway(
     blocks = blocks or block_shape(config.head_dim)
     table = edge_table(layout, knockouts, layers=config.layers, heads=config.heads)
     layers = live_rows(layout, table)
-    inputs = [_union([layers[0].rows, layers[0].sources]), *(layer.rows for layer in layers[:-1])]
-    stages = []
-    for first, last in _runs(inputs, layers):
-        chosen = slice(first, last + 1)
-        stages.append(_stage(layout, table[chosen], inputs[first], layers[chosen], first, blocks))
+    read = _union([layers[0].rows, layers[0].sources])
     return Compiled(
         mask=EdgeMask(jnp.asarray(layout.cell), jnp.asarray(table)),
-        rows=_within(inputs[0], np.arange(layout.length)),
-        stages=tuple(stages),
+        rows=_within(read, np.arange(layout.length)),
+        stages=compile_layers(layout.cell, table, layers, read, blocks=blocks),
         length=layout.length,
         room=max(room, 1),
     )
+
+
+def compile_layers(
+    cell: Int[np.ndarray, " n"],
+    table: Bool[np.ndarray, "layers heads g g"],
+    layers: Sequence[LayerRows],
+    read: Int[np.ndarray, " i"],
+    *,
+    blocks: tuple[int, int],
+    first: int = 0,
+) -> tuple[Stage, ...]:
+    """The stages of consecutive layers whose rows are known.
+
+    Args:
+        cell: group of every position.
+        table: allowed edges of these layers.
+        layers: what each computes.
+        read: positions whose states the first of them is given, ascending.
+        blocks: query and key rows of an attention block.
+        first: of these layers in the decoder.
+    """
+    inputs = [read, *(layer.rows for layer in layers[:-1])]
+    stages = []
+    for start, last in _runs(inputs, layers):
+        some = slice(start, last + 1)
+        stages.append(_stage(cell, table[some], inputs[start], layers[some], first + start, blocks))
+    return tuple(stages)
 
 
 def _runs(inputs: Sequence[np.ndarray], layers: Sequence[LayerRows]) -> Iterable[tuple[int, int]]:
@@ -148,7 +171,7 @@ def _runs(inputs: Sequence[np.ndarray], layers: Sequence[LayerRows]) -> Iterable
 
 
 def _stage(
-    layout: TokenLayout,
+    cell: Int[np.ndarray, " n"],
     table: Bool[np.ndarray, "layers heads g g"],
     inputs: Int[np.ndarray, " i"],
     layers: Sequence[LayerRows],
@@ -165,7 +188,7 @@ def _stage(
         for allowed in table:
             if (key := allowed.tobytes()) not in maps:
                 maps[key] = block_map(
-                    layout.cell, allowed, rows, sources, block_q=block[0], block_k=block[1]
+                    cell, allowed, rows, sources, block_q=block[0], block_k=block[1]
                 )
     blocks = stack_maps([maps[allowed.tobytes()] for allowed in table]) if maps else None
     return Stage(
@@ -177,18 +200,18 @@ def _stage(
         source_position=jnp.asarray(sources),
         keep=_within(keep, sources),
         blocks=jax.tree.map(jnp.asarray, blocks),
-        cuts=tuple(_cuts(layout, table, layers, keep, first)),
+        cuts=tuple(_cuts(cell, table, layers, keep, first)),
     )
 
 
 def _cuts(
-    layout: TokenLayout,
+    cell: Int[np.ndarray, " n"],
     table: Bool[np.ndarray, "layers heads g g"],
     layers: Sequence[LayerRows],
     keep: Int[np.ndarray, " c"],
     first: int,
 ) -> Iterable[Cut]:
-    last = layout.cell[-1]
+    last = cell[-1]
     written = np.any(table[:, :, last, last], axis=1)
     offset = 0
     for layer in range(1, len(layers) + 1):

@@ -4,6 +4,7 @@ Equal to the masked full forward, to rounding: `Decoder.__call__` with the pathw
 """
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -61,23 +62,55 @@ def prefill(
     Returns:
         float32 [vocabulary], and the cache.
     """
-    rotary = decoder.config.rope(embedded.rope_position, compiled.length)
     x = _taken(embedded.x, compiled.rows)
-    prompt = []
-    for stage in compiled.stages:
+    x, prompt = run_stages(
+        decoder, x, embedded, compiled, compiled.stages, implementation=implementation
+    )
+    return decoder.logits(x)[0], thin_cache(embedded, compiled, prompt)
+
+
+def run_stages(
+    decoder: Decoder,
+    x: Float[Array, "i width"],
+    embedded: Embedded,
+    compiled: Compiled,
+    stages: Sequence[Stage],
+    *,
+    implementation: Implementation | None = None,
+) -> tuple[Float[Array, "r width"], list[Entries]]:
+    """Run consecutive stages.
+
+    Args:
+        decoder: the model's decoder.
+        x: what the first stage reads.
+        embedded: the prompt, without padding.
+        compiled: that the stages are of, or whose mask and length they share.
+        stages: some of them.
+        implementation: of attention; None for the best there is.
+
+    Returns:
+        The last stage's rows, and what decoding reads of every cut of these stages.
+    """
+    rotary = decoder.config.rope(embedded.rope_position, compiled.length)
+    entries = []
+    for stage in stages:
         x, kept = _run(decoder, x, rotary, embedded, compiled, stage, implementation)
-        prompt += [_cut(kept, cut) for cut in stage.cuts]
+        entries += [_cut(kept, cut) for cut in stage.cuts]
+    return x, entries
+
+
+def thin_cache(embedded: Embedded, compiled: Compiled, prompt: Sequence[Entries]) -> ThinCache:
+    """The cache after a prompt, from the entries of every cut."""
     written = tuple(
         Entries(*(_room(part, compiled.room) for part in entries)) if cut.written else None
         for cut, entries in zip(compiled.cuts, prompt, strict=True)
     )
-    cache = ThinCache(
+    return ThinCache(
         tuple(prompt),
         written,
         jnp.zeros((), jnp.int32),
         jnp.max(embedded.rope_position).astype(jnp.int32) + 1,
     )
-    return decoder.logits(x)[0], cache
 
 
 def lower_prefill(
@@ -124,7 +157,7 @@ def _run(
     def step(x: Array, scanned: tuple) -> tuple[Array, Entries]:
         index, blocks = scanned
         layer: DecoderLayer = layer_at(decoder.layers, index)
-        if blocks is None:
+        if not len(stage.source_position):
             x = _taken(x, stage.rows)
             attended = jnp.zeros((len(x), config.heads, config.head_dim), x.dtype)
             kept = jnp.zeros((0, config.kv_heads, config.head_dim), x.dtype)
@@ -132,7 +165,7 @@ def _run(
         key, value, _ = layer.sources(_taken(x, stage.sources), stage.source_position, of_sources)
         x = _taken(x, stage.rows)
         query = layer.queries(x, own)
-        if binding:
+        if binding or blocks is None:
             sources = Sources(key, value, stage.source_position)
             attended = attend_chunks(
                 query, stage.row_position, [sources], mask.at(index), window=config.window
