@@ -90,9 +90,7 @@ class Block(nnx.Module):
         read: how attention reads.
         """
         normed = self.attention_norm(x)
-        query, key, value = self.query(normed), self.key(normed), self.value(normed)
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
+        (query, key), value = self._reads(normed), self.value(normed)
         query, key, value = (
             part.reshape(*x.shape[:-1], self.config.heads, -1) for part in (query, key, value)
         )
@@ -104,6 +102,16 @@ class Block(nnx.Module):
         else:
             up = activate(self.config.activation, self.gate(normed)) * up
         return x + _scaled(self.down(up), self.mlp_scale)
+
+    def reads(self, x: Float[Array, "*lead n width"]) -> tuple[Array, Array]:
+        """Queries and keys of tokens, [..., n, width] each, before any rotation."""
+        return self._reads(self.attention_norm(x))
+
+    def _reads(self, normed: Float[Array, "*lead n width"]) -> tuple[Array, Array]:
+        query, key = self.query(normed), self.key(normed)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        return query, key
 
 
 def _scaled(x: Array, scale: nnx.Param | None) -> Array:

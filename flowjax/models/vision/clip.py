@@ -103,7 +103,23 @@ class ClipVision(nnx.Module):
         """Features of every patch in row-major order, after the class token's if that is given."""
         return jax.vmap(self._encode)(pixel_values)
 
+    def last_reads(
+        self, pixel_values: Float[Array, "frames channels size size"]
+    ) -> tuple[Float[Array, "frames n width"], Float[Array, "frames n width"]]:
+        """Queries and keys of the last layer, all heads side by side; the class token is first."""
+        before = self.config.layers - 1
+
+        def one(image: Array) -> tuple[Array, Array]:
+            return layer_at(self.layers, before).reads(self._through(image, before))
+
+        return jax.vmap(one)(pixel_values)
+
     def _encode(self, image: Float[Array, "c s s"]) -> Float[Array, "features width"]:
+        x = self._through(image, self.config.layers)
+        return x if self.config.class_token else x[1:]
+
+    def _through(self, image: Float[Array, "c s s"], layers: int) -> Float[Array, "n width"]:
+        """Class token and patches after the first layers."""
         patches = flat_patches(image, self.config.image_size, self.config.patch_size)
         tokens = self.patch_embedding(patches)
         x = jnp.concatenate([self.class_embedding[...][None], tokens])
@@ -112,5 +128,4 @@ class ClipVision(nnx.Module):
         def step(x: Array, index: Array) -> tuple[Array, None]:
             return layer_at(self.layers, index)(x, read_everything), None
 
-        x, _ = jax.lax.scan(step, x, jnp.arange(self.config.layers))
-        return x if self.config.class_token else x[1:]
+        return jax.lax.scan(step, x, jnp.arange(layers))[0]

@@ -76,12 +76,27 @@ class SiglipVision(nnx.Module):
         """Features of every patch in row-major order."""
         return jax.vmap(self._encode)(pixel_values)
 
+    def last_reads(
+        self, pixel_values: Float[Array, "frames channels size size"]
+    ) -> tuple[Float[Array, "frames n width"], Float[Array, "frames n width"]]:
+        """Queries and keys of the last layer, all heads side by side."""
+        before = self.config.layers - 1
+
+        def one(image: Array) -> tuple[Array, Array]:
+            return layer_at(self.layers, before).reads(self._through(image, before))
+
+        return jax.vmap(one)(pixel_values)
+
     def _encode(self, image: Float[Array, "c s s"]) -> Float[Array, "patches width"]:
+        x = self._through(image, self.config.layers)
+        return x if self.output_norm is None else self.output_norm(x)
+
+    def _through(self, image: Float[Array, "c s s"], layers: int) -> Float[Array, "n width"]:
+        """Patches after the first layers."""
         patches = flat_patches(image, self.config.image_size, self.config.patch_size)
         x = self.patch_embedding(patches) + self.position_embedding[...]
 
         def step(x: Array, index: Array) -> tuple[Array, None]:
             return layer_at(self.layers, index)(x, read_everything), None
 
-        x, _ = jax.lax.scan(step, x, jnp.arange(self.config.layers))
-        return x if self.output_norm is None else self.output_norm(x)
+        return jax.lax.scan(step, x, jnp.arange(layers))[0]
