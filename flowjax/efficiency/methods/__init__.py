@@ -1,0 +1,1 @@
+"""One file for each method: its source, its settings, what it keeps."""
