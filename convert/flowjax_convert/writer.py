@@ -5,10 +5,8 @@ handler writes Orbax's array files block by block from the memory-mapped checkpo
 makes a checkpoint (metadata, finalising) is Orbax's own, so that it restores without flowjax.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -21,6 +19,7 @@ from jaxtyping import Shaped
 from orbax.checkpoint.future import Future
 
 from flowjax.models.checkpoint import nested
+from flowjax.models.orbax_log import without_expected_warnings
 from flowjax.models.sharding import split_axes
 from flowjax_convert.plan import Parameter, Plan
 from flowjax_convert.source import Source
@@ -84,26 +83,10 @@ def write_parameters(path: Path, plan: Plan, source: Source, report: Report) -> 
         parameter.path: StreamedParameter(parameter, source, report)
         for parameter in plan.parameters
     }
-    with _without_expected_warnings():
+    with without_expected_warnings():
         handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=registry)
         with ocp.Checkpointer(handler) as checkpointer:
             checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave(nested(leaves)))
-
-
-@contextmanager
-def _without_expected_warnings() -> Iterator[None]:
-    """Drop what Orbax logs of what is done on purpose, and of exceptions that it raises too."""
-    expected = ("Skipping merge of OCDBT", "ArrayMetadata pers", "_SignalingThread.run() raised")
-
-    def unexpected(record: logging.LogRecord) -> bool:
-        return not any(text in record.getMessage() for text in expected)
-
-    logger = logging.getLogger("absl")
-    logger.addFilter(unexpected)
-    try:
-        yield
-    finally:
-        logger.removeFilter(unexpected)
 
 
 def create_array(path: Path, parameter: Parameter) -> ts.TensorStore:

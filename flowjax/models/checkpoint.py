@@ -10,7 +10,7 @@ A model is a directory::
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,13 +138,45 @@ def restore(
     Raises:
         FlowjaxError: a parameter is missing, unknown or of another shape, or cannot be read.
     """
+
+    def place(name: str, shape: tuple[int, ...]) -> jax.sharding.Sharding:
+        return one_device() if mesh is None else parameter_sharding(name, shape, mesh)
+
+    parameters = restore_parameters(path, config, place, dtype=dtype)
+    kept = parameters["decoder"]["embedding"]["embedding"].dtype
+    graph, state = nnx.split(abstract_model(config, kept))
+    nnx.replace_by_pure_dict(state, parameters)
+    restored = nnx.merge(graph, state)
+    if mesh is None:
+        restored.decoder.kernel = kernel_here(config.decoder.head_dim, kept)
+    return restored
+
+
+def restore_parameters(
+    path: Path,
+    config: VideoLLMConfig,
+    place: Callable[[str, tuple[int, ...]], jax.sharding.Sharding],
+    *,
+    dtype: jax.typing.DTypeLike | None = None,
+) -> dict[str, Any]:
+    """The parameters of the model that `config` describes, as a tree.
+
+    Args:
+        path: an Orbax checkpoint.
+        config: the model's.
+        place: where a parameter lies, from its path and shape; each process reads what it holds.
+        dtype: cast every parameter to it; None keeps each parameter's own.
+
+    Raises:
+        FlowjaxError: a parameter is missing, unknown or of another shape, or cannot be read.
+    """
     stored = stored_parameters(path)
     check_parameters(path, {name: leaf.shape for name, leaf in stored.items()}, config)
     target = {
         name: jax.ShapeDtypeStruct(
             leaf.shape,
             jnp.dtype(leaf.dtype if dtype is None else dtype),
-            sharding=one_device() if mesh is None else parameter_sharding(name, leaf.shape, mesh),
+            sharding=place(name, leaf.shape),
         )
         for name, leaf in stored.items()
     }
@@ -155,14 +187,7 @@ def restore(
         raise FlowjaxError(f"{path}: no place for the parameters: {_first_line(error)}") from error
     except Exception as error:  # Orbax raises nothing narrower
         raise FlowjaxError(f"{path}: not readable: {_first_line(_cause(error))}") from error
-    model = abstract_model(config, target[EMBEDDING].dtype)
-    graph, state = nnx.split(model)
-    nnx.replace_by_pure_dict(state, parameters)
-    restored = nnx.merge(graph, state)
-    if mesh is None:
-        decoder = config.decoder
-        restored.decoder.kernel = kernel_here(decoder.head_dim, target[EMBEDDING].dtype)
-    return restored
+    return parameters
 
 
 def stored_parameters(path: Path) -> dict[str, jax.ShapeDtypeStruct]:

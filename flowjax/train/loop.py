@@ -1,7 +1,9 @@
 """A training loop that goes on exactly where it was killed."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -15,6 +17,17 @@ from flowjax.train.metrics import Metrics
 from flowjax.train.parameters import Parameters, Parts, divide, together
 from flowjax.train.schedule import Schedule
 from flowjax.train.step import Batch, Layout, LossOf, State, Step, whole
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is measured of the parameters every so many steps, and after the last.
+
+    measure: of all parameters, trained ones in float32; its numbers are logged.
+    """
+
+    every: int
+    measure: Callable[[Parameters], Mapping[str, float]]
 
 
 def train(
@@ -34,6 +47,8 @@ def train(
     layout: Layout = whole,
     compute: jax.typing.DTypeLike | None = None,
     side_by_side: bool = False,
+    watch: Watch | None = None,
+    tensorboard: bool = False,
 ) -> Parameters:
     """Minimise a loss; every batch and random key follows from the step's number alone.
 
@@ -62,13 +77,15 @@ def train(
         compute: the dtype that parameters are cast to where they are used; None: their own.
         side_by_side: parameters and batches have a leading axis of runs that do not know of each
             other, for a device that one small run does not fill; metrics are lists.
+        watch: what is measured besides.
+        tensorboard: write event files beside the log.
 
     Returns:
         The parameters after the last step.
 
     Raises:
-        FlowjaxError: a loss that is not finite, a name of what is frozen that is none, or a batch
-            that cannot be divided.
+        FlowjaxError: a loss that is not finite, a name of what is frozen that is none, a batch
+            that cannot be divided, or no writer of event files.
     """
     devices = Mesh(np.array(jax.devices()[:1]), (DATA,)) if mesh is None else mesh
     dtype = None if compute is None else jax.numpy.dtype(compute)
@@ -83,8 +100,8 @@ def train(
         done = manager.latest_step() or 0
         state = _restored(manager, done, step.abstract_state(parts.trained)) if done else None
         state = state or step.first_state(parts.trained)
-        metrics = Metrics(folder, done)
         with (
+            closing(Metrics(folder, done, tensorboard=tensorboard)) as metrics,
             ThreadPoolExecutor(max_workers=1) as pool,
             progress_bar(folder.name, schedule.steps, done=done) as advance,
         ):
@@ -99,6 +116,8 @@ def train(
                 if now % log_every == 0 or ends:
                     values = jax.device_get(measured)
                     metrics.write(now, {**values, "rate": np.asarray(rate(number))})
+                if watch is not None and (now % watch.every == 0 or ends):
+                    metrics.write(now, watch.measure(together(Parts(state.parameters, parts.held))))
                 if now % save_every == 0 or ends:
                     manager.save(now, args=ocp.args.StandardSave(state))
     return together(Parts(state.parameters, parts.held))

@@ -1,5 +1,7 @@
 """What a run says of itself: lines on the console and in a file."""
 
+import importlib
+import importlib.util
 import json
 import logging
 from collections.abc import Mapping
@@ -13,25 +15,37 @@ from flowjax.errors import FlowjaxError
 LOG = logging.getLogger(__name__)
 
 FILE = "log.jsonl"
+TENSORBOARD = "tensorboardX"
 
 
 class Metrics:
     """The log of a run in a folder; of several processes, the first one's alone writes.
 
     FOLDER/log.jsonl    one line each time: the step and the metrics
+    FOLDER/events.*     the same for TensorBoard, if asked for
     """
 
-    def __init__(self, folder: Path, done: int) -> None:
+    def __init__(self, folder: Path, done: int, *, tensorboard: bool = False) -> None:
         """A run that was killed after its last checkpoint has logged steps that come again.
 
         Args:
             folder: of the run.
             done: steps that its last checkpoint has; what was logged of later ones is dropped.
+            tensorboard: write event files as well.
+
+        Raises:
+            FlowjaxError: event files are asked for and tensorboardX is not there.
         """
         self._path = folder / FILE
         self._writes = jax.process_index() == 0
+        self._events = None
+        if tensorboard:
+            check_tensorboard()
         if self._writes:
             _drop_lines_after(self._path, done)
+            if tensorboard:
+                writer = importlib.import_module(TENSORBOARD).SummaryWriter
+                self._events = writer(str(folder), purge_step=done + 1)
 
     def write(self, step: int, metrics: Mapping[str, np.ndarray | float]) -> None:
         """Log what was measured after some steps.
@@ -51,6 +65,26 @@ class Metrics:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         LOG.info("%s", line)
+        if self._events is not None:
+            for name, value in found.items():
+                self._events.add_scalar(name, float(value.mean()), step)
+
+    def close(self) -> None:
+        """Bring event files to the disk."""
+        if self._events is not None:
+            self._events.close()
+
+
+def check_tensorboard() -> None:
+    """Refuse event files where nothing can write them.
+
+    Raises:
+        FlowjaxError: says what to install.
+    """
+    if importlib.util.find_spec(TENSORBOARD) is None:
+        raise FlowjaxError(
+            "tensorboard: event files need tensorboardX; install flowjax-videollm[tensorboard]"
+        )
 
 
 def _drop_lines_after(path: Path, step: int) -> None:

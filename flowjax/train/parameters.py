@@ -11,6 +11,17 @@ Parameters = Any
 """A pytree of arrays: dictionaries in dictionaries."""
 
 
+def flat(parameters: Parameters) -> dict[tuple[str, ...], Any]:
+    """The leaves of a tree by their keys."""
+    leaves: dict[tuple[str, ...], Any] = flatten_dict(parameters)
+    return leaves
+
+
+def by_path(parameters: Parameters) -> dict[str, Any]:
+    """The leaves of a tree by their paths, such as `decoder/norm/scale`."""
+    return {"/".join(map(str, keys)): leaf for keys, leaf in flat(parameters).items()}
+
+
 class Parts(NamedTuple):
     """A tree in two, each without the leaves of the other."""
 
@@ -28,8 +39,8 @@ def divide(parameters: Parameters, frozen: Collection[str]) -> Parts:
     Raises:
         FlowjaxError: no parameter is under such a name, or none is left to train.
     """
-    flat = flatten_dict(parameters)
-    paths = {keys: "/".join(map(str, keys)) for keys in flat}
+    leaves = flat(parameters)
+    paths = {keys: "/".join(map(str, keys)) for keys in leaves}
     for name in frozen:
         if not any(is_under(path, name) for path in paths.values()):
             first = sorted({path.split("/")[0] for path in paths.values()})
@@ -37,17 +48,17 @@ def divide(parameters: Parameters, frozen: Collection[str]) -> Parts:
                 f"frozen {name!r}: no parameter is under it; the parts are {', '.join(first)}"
             )
     held = {keys for keys, path in paths.items() if any(is_under(path, name) for name in frozen)}
-    if len(held) == len(flat):
+    if len(held) == len(leaves):
         raise FlowjaxError(f"frozen {', '.join(frozen)}: nothing is left to train")
     return Parts(
-        unflatten_dict({keys: leaf for keys, leaf in flat.items() if keys not in held}),
-        unflatten_dict({keys: leaf for keys, leaf in flat.items() if keys in held}),
+        unflatten_dict({keys: leaf for keys, leaf in leaves.items() if keys not in held}),
+        unflatten_dict({keys: leaf for keys, leaf in leaves.items() if keys in held}),
     )
 
 
 def together(parts: Parts) -> Parameters:
     """The whole tree again."""
-    return unflatten_dict(flatten_dict(parts.trained) | flatten_dict(parts.held))
+    return unflatten_dict(flat(parts.trained) | flat(parts.held))
 
 
 def is_under(path: str, name: str) -> bool:

@@ -144,7 +144,7 @@ class Step:
             lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch
         )
 
-    def function(self, trained: Parameters) -> Callable[..., tuple[State, dict[str, jax.Array]]]:
+    def function(self, trained: Parameters) -> jax.stages.Wrapped:
         """The compiled step: of a state (given away), what is held, a batch and a key.
 
         Metrics are means: `loss`, the gradient's norm, and what the loss gives besides.
