@@ -201,7 +201,7 @@ def _check_keys(
     for rule, of_rule in zip(table.rules, keys, strict=True):
         reasons |= dict.fromkeys(of_rule.surplus, rule.surplus)
     reasons |= {tied.source: f"equal to {tied.same_as}" for tied in table.tied}
-    patterns = [(_pattern(rule.source), rule) for rule in table.ignored]
+    patterns = [(key_pattern(rule.source), rule) for rule in table.ignored]
     for key, header in headers.items():
         rule = next((rule for pattern, rule in patterns if pattern.fullmatch(key)), None)
         if rule is not None:
@@ -245,6 +245,6 @@ def _check_tied(source: Source, table: TensorTable) -> None:
             )
 
 
-def _pattern(source: str) -> re.Pattern[str]:
+def key_pattern(source: str) -> re.Pattern[str]:
     """Keys that a rule's source names, with any number for its layer."""
     return re.compile(re.escape(source).replace(re.escape(LAYER), r"\d+"))
