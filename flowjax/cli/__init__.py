@@ -13,10 +13,12 @@ from flowjax.cli.analyses import AnalysisGroup, figures
 from flowjax.cli.check import check
 from flowjax.cli.convert import convert
 from flowjax.cli.demo import demo
+from flowjax.cli.export import export
 from flowjax.cli.generate import generate
 from flowjax.cli.make_shapes import make_shapes
 from flowjax.cli.prepare import prepare
 from flowjax.cli.report import report
+from flowjax.cli.train import train
 from flowjax.errors import FlowjaxError
 from flowjax.platforms import skip_absent_tpu
 from flowjax.version import __version__
@@ -39,6 +41,8 @@ app.command()(generate)
 app.command("make-shapes")(make_shapes)
 app.command()(prepare)
 app.command()(demo)
+app.command()(train)
+app.command()(export)
 app.add_typer(pathways, name="pathways")
 app.add_typer(bench.app, name="bench")
 

@@ -1,0 +1,292 @@
+"""Instruction tuning of a converted model, as a configuration file says.
+
+OUT/settings.json     what decides the run; another file's settings are refused
+OUT/checkpoints/      of the run itself, to go on from
+OUT/log.jsonl         metrics; beside it event files for TensorBoard, if asked for
+OUT/failures.jsonl    entries that could not be used
+OUT/model/            the trained model, like a converted one; LoRA's updates are merged into it
+OUT/adapter/          with LoRA, its updates in PEFT's layout
+"""
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from PIL import Image
+
+from flowjax.data.benchmark import read_benchmark
+from flowjax.data.samples import Samples
+from flowjax.data.video_options import VideoOptions
+from flowjax.data.videochat2 import Instructions, read_instructions
+from flowjax.errors import FlowjaxError
+from flowjax.files import atomically, lock, read_json, writing
+from flowjax.models.checkpoint import (
+    CONFIG,
+    PARAMETERS,
+    checkpoint_digest,
+    load_model,
+    read_manifest,
+    restore_parameters,
+)
+from flowjax.models.loaded import LoadedModel
+from flowjax.models.registry import Preprocess
+from flowjax.models.save import save_model
+from flowjax.models.sharding import parameter_sharding
+from flowjax.models.video_llm import abstract_model
+from flowjax.report.accuracy import accuracies
+from flowjax.runs.run import analyse
+from flowjax.train.config import Batch, Lora, TrainConfig
+from flowjax.train.example import end_of_answers, example_of
+from flowjax.train.instruct import Instructed
+from flowjax.train.loop import Watch, train
+from flowjax.train.lora import DOWN, UP, first_updates, merged
+from flowjax.train.metrics import check_tensorboard
+from flowjax.train.parameters import Parameters, Parts, by_path, divide, together
+from flowjax.train.setup import Setup, layout_over
+from flowjax.train.stream import Stream, local_rows
+from flowjax.train.toml import read_toml
+from flowjax.version import __version__
+from flowjax_convert.write_adapter import write_adapter
+from flowjax_experiments.evaluate import Evaluate
+
+LOG = logging.getLogger("flowjax.train")
+
+SETTINGS, LOCK, MODEL, ADAPTER = "settings.json", ".lock", "model", "adapter"
+
+MEANS = ("out", "log_every", "save_every", "tensorboard", "mesh", "remat", "evaluation", "note")
+"""Fields of a configuration on which no parameter depends but by rounding."""
+
+
+def run(path: Path, *, stop_at: int | None = None) -> Path | None:
+    """Train what is not finished of a run.
+
+    Args:
+        path: a file with what `TrainConfig` has.
+        stop_at: end after this step, as if killed.
+
+    Returns:
+        The folder of the trained model; None if it is not finished.
+
+    Raises:
+        FlowjaxError: a configuration, a model or data that do not serve, a run in this folder with
+            other settings, or a loss that is not finite.
+    """
+    config = read_toml(path, TrainConfig)
+    mesh = config.mesh_shape.mesh(jax.devices())
+    if config.tensorboard:
+        check_tensorboard()
+    entries = [
+        entry
+        for source in config.data
+        for entry in read_instructions(source.annotations, source.videos)
+    ]
+    base = load_model(config.model, parameters=False).reading(
+        VideoOptions(num_frames=config.batch.frames)
+    )
+    base = dataclasses.replace(base, preprocess=_resizing(base.preprocess, config.batch))
+    setup = Setup(
+        base.config,
+        jnp.dtype(config.compute),
+        config.frozen,
+        config.lora,
+        config.batch.questions,
+        config.remat,
+    )
+    setup.check_window(config.batch.length)
+    watch = _watch(config, base, mesh)
+    with writing(config.out):
+        config.out.mkdir(parents=True, exist_ok=True)
+        held_lock = lock(config.out / LOCK) if jax.process_index() == 0 else -1
+    if held_lock is None:
+        raise FlowjaxError(f"{config.out}: another process is training in it; wait for it to end")
+    try:
+        _same_settings(config, base)
+        return _train(config, base, setup, mesh, entries, watch, stop_at)
+    finally:
+        if held_lock >= 0:
+            os.close(held_lock)
+
+
+def _train(
+    config: TrainConfig,
+    base: LoadedModel,
+    setup: Setup,
+    mesh: Mesh,
+    entries: list[Instructions],
+    watch: Watch | None,
+    stop_at: int | None,
+) -> Path | None:
+    layout, lora = layout_over(mesh), config.lora
+    own = restore_parameters(
+        config.model / PARAMETERS,
+        base.config,
+        lambda name, shape: NamedSharding(mesh, layout(name, shape)),
+    )
+    parameters = own if lora is None else first_updates(own, lora, config.seed)
+    held = setup.held(by_path(parameters))
+    parts = divide(parameters, held)
+    in_float32 = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), parts.trained)
+    trained = train(
+        together(Parts(in_float32, parts.held)),
+        setup.loss(),
+        _stream(config, base, mesh, entries),
+        config.schedule,
+        config.out,
+        seed=config.seed,
+        micro=config.batch.micro,
+        save_every=config.save_every,
+        log_every=config.log_every,
+        frozen=held,
+        stop_at=stop_at,
+        mesh=mesh,
+        layout=layout,
+        compute=setup.compute,
+        watch=watch,
+        tensorboard=config.tensorboard,
+    )
+    if stop_at is not None and stop_at < config.schedule.steps:
+        return None
+    whole = trained if lora is None else merged(trained, lora)
+    kept = jax.tree.map(lambda new, old: new.astype(old.dtype), whole, own)
+    save_model(config.out / MODEL, config.model, kept, name=config.out.name, note=config.note)
+    if lora is not None and all(path.endswith((DOWN, UP)) for path in by_path(parts.trained)):
+        _save_adapter(config, base, lora, trained)
+    return config.out / MODEL
+
+
+def _save_adapter(
+    config: TrainConfig, base: LoadedModel, lora: Lora, parameters: Parameters
+) -> None:
+    """Updates alone, where nothing else was trained and the checkpoint's layers can hold them."""
+    layers, fields = parameters["decoder"]["layers"], read_json(config.model / CONFIG)
+    updates = {
+        name: tuple(
+            multihost_utils.process_allgather(layers[name][part], tiled=True) for part in (DOWN, UP)
+        )
+        for name in lora.targets
+    }
+    if jax.process_index() > 0:
+        return
+    source = read_manifest(config.model).source
+    try:
+        write_adapter(
+            config.out / ADAPTER, base.config, fields, updates, alpha=lora.alpha, base=source
+        )
+    except FlowjaxError as error:
+        LOG.info("no adapter beside the model: %s", error)
+
+
+def _stream(
+    config: TrainConfig, base: LoadedModel, mesh: Mesh, entries: list[Instructions]
+) -> Stream:
+    batch, end = config.batch, end_of_answers(base, config.batch.end)
+
+    def example(entry: Instructions, order: np.ndarray) -> Instructed:
+        return example_of(
+            base, entry, order, length=batch.length, questions=batch.questions, end=end
+        )
+
+    rows = local_rows(mesh, batch.size)
+    return Stream(entries, example, batch.size, rows, config.seed, batch.workers, config.out)
+
+
+def _resizing(preprocess: Preprocess, batch: Batch) -> Preprocess:
+    return preprocess if batch.frame_size is None else _Resized(preprocess, batch.frame_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Resized:
+    """Frames brought to one size before they are preprocessed."""
+
+    preprocess: Preprocess
+    size: tuple[int, int]
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """The pixel values of frames uint8 [t, h, w, 3]."""
+        return self.preprocess(self._resized(frames))
+
+    def seen(self, frames: np.ndarray) -> np.ndarray:
+        """The part of the frames that a model reads."""
+        return self.preprocess.seen(self._resized(frames))
+
+    def _resized(self, frames: np.ndarray) -> np.ndarray:
+        rows, columns = self.size
+        images = (Image.fromarray(frame) for frame in frames)
+        cubic = Image.Resampling.BICUBIC
+        return np.stack([np.asarray(image.resize((columns, rows), cubic)) for image in images])
+
+
+def _watch(config: TrainConfig, base: LoadedModel, mesh: Mesh) -> Watch | None:
+    """Answering a benchmark with the parameters as they are.
+
+    Raises:
+        FlowjaxError: the benchmark cannot be read, or there are several processes.
+    """
+    chosen = config.evaluation
+    if chosen is None:
+        return None
+    if jax.process_count() > 1:
+        raise FlowjaxError(
+            "evaluation: of several processes; evaluate OUT/model with `flowjax evaluate`"
+        )
+    samples = read_benchmark(chosen.data, chosen.tasks, chosen.limit)
+    return Watch(chosen.every, lambda found: _accuracy(found, config, base, mesh, samples))
+
+
+def _accuracy(
+    parameters: Parameters, config: TrainConfig, base: LoadedModel, mesh: Mesh, samples: Samples
+) -> Mapping[str, float]:
+    """Accuracy of every task, and over all of them."""
+    whole = parameters if config.lora is None else merged(parameters, config.lora)
+    model = abstract_model(base.config, jnp.dtype(config.compute))
+    graph, state = nnx.split(model)
+    placed = jax.tree.map_with_path(
+        lambda path, leaf: jax.device_put(
+            leaf.astype(config.compute),
+            parameter_sharding("/".join(str(entry.key) for entry in path), leaf.shape, mesh),
+        ),
+        whole,
+    )
+    nnx.replace_by_pure_dict(state, placed)
+    loaded = dataclasses.replace(base, model=nnx.merge(graph, state))
+    rows = analyse(Evaluate(), loaded, samples, None, strict=False).rows
+    found = {f"accuracy/{of.task}": of.interval.mean for of in accuracies(rows)}
+    return {"accuracy": float(np.mean(rows["correct"].to_numpy())), **found}
+
+
+def _same_settings(config: TrainConfig, base: LoadedModel) -> None:
+    """Keep what decides the run beside it, or refuse to go on with something else.
+
+    Raises:
+        FlowjaxError: names a setting that the run in this folder has otherwise.
+    """
+    path = config.out / SETTINGS
+    settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    for name in MEANS:
+        settings.pop(name)
+    for name in ("micro", "workers"):
+        settings["batch"].pop(name)
+    settings["checkpoint"] = checkpoint_digest(base.path)
+    if path.exists():
+        found = read_json(path)
+        for name, value in settings.items():
+            if found.get(name) != value:
+                raise FlowjaxError(
+                    f"{config.out} has a run with {name} {found.get(name)!r}, not {value!r}; "
+                    "choose another out"
+                )
+        return
+    if jax.process_index() == 0:
+        text = json.dumps(settings | {"version": __version__}, indent=1)
+        with writing(path):
+            atomically(path, lambda file: file.write_text(text + "\n", encoding="utf-8"))
