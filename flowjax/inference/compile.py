@@ -124,7 +124,7 @@ def compile_pathway(
     read = _union([layers[0].rows, layers[0].sources])
     return Compiled(
         mask=EdgeMask(jnp.asarray(layout.cell), jnp.asarray(table)),
-        rows=_within(read, np.arange(layout.length)),
+        rows=within(read, np.arange(layout.length)),
         stages=compile_layers(layout.cell, table, layers, read, blocks=blocks),
         length=layout.length,
         room=max(room, 1),
@@ -194,11 +194,11 @@ def _stage(
     return Stage(
         first=first,
         layers=len(layers),
-        rows=_within(rows, inputs),
-        sources=_within(sources, inputs),
+        rows=within(rows, inputs),
+        sources=within(sources, inputs),
         row_position=jnp.asarray(rows),
         source_position=jnp.asarray(sources),
-        keep=_within(keep, sources),
+        keep=within(keep, sources),
         blocks=jax.tree.map(jnp.asarray, blocks),
         cuts=tuple(_cuts(cell, table, layers, keep, first)),
     )
@@ -225,7 +225,7 @@ def _cuts(
                 first=first + offset,
                 layers=layer - offset,
                 offset=offset,
-                take=_within(position, keep),
+                take=within(position, keep),
                 position=jnp.asarray(position),
                 written=bool(written[offset]),
             )
@@ -236,7 +236,7 @@ def _union(positions: Sequence[Int[np.ndarray, " _"]]) -> Int[np.ndarray, " _"]:
     return np.unique(np.concatenate(positions)).astype(np.int32)
 
 
-def _within(
+def within(
     positions: Int[np.ndarray, " k"], among: Int[np.ndarray, " n"]
 ) -> Int[Array, " k"] | None:
     """Where ascending positions are among others; None where they are all of them."""

@@ -66,11 +66,19 @@ def costs(
     )
     table = np.asarray(compiled.mask.allowed)
     kept = np.einsum("lhts,ts->", table, edge_counts(layout)) / (table.shape[1] * config.layers)
-    heads = config.heads // table.shape[1]
+    thin = compiled_cost(compiled, config, value_bytes=value_bytes)
+    return Costs(full, full, thin, float(kept / causal))
+
+
+def compiled_cost(compiled: Compiled, config: DecoderConfig, *, value_bytes: int) -> PrefillCost:
+    """Count what the stages of a compiled pathway do."""
+    cost = LayerCost(config)
+    maps = [stage.blocks for stage in compiled.stages if stage.blocks is not None]
+    heads = config.heads // compiled.mask.allowed.shape[1]
     rows = sum(stage.layers * len(stage.row_position) for stage in compiled.stages)
     sources = sum(stage.layers * len(stage.source_position) for stage in compiled.stages)
     edges = heads * sum(blocks.kept_edges for blocks in maps)
-    thin = PrefillCost(
+    return PrefillCost(
         flops=_flops(cost, rows, sources, edges),
         edges=edges,
         blocks=heads * sum(blocks.kept_blocks for blocks in maps),
@@ -78,7 +86,6 @@ def costs(
         * cost.cached
         * value_bytes,
     )
-    return Costs(full, full, thin, float(kept / causal))
 
 
 def _flops(cost: LayerCost, rows: int, sources: int, edges: int) -> int:

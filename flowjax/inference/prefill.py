@@ -4,7 +4,7 @@ Equal to the masked full forward, to rounding: `Decoder.__call__` with the pathw
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from flowjax.inference.compile import Compiled, Cut, Stage
-from flowjax.kernels.pruned_attention import Implementation, pruned_attention
+from flowjax.kernels.pruned_attention import BlockMap, Implementation, pruned_attention
 from flowjax.models.attention import Sources, attend_chunks
 from flowjax.models.decoder import Decoder, DecoderLayer, deepened
 from flowjax.models.embedded import Embedded
@@ -62,7 +62,7 @@ def prefill(
     Returns:
         float32 [vocabulary], and the cache.
     """
-    x = _taken(embedded.x, compiled.rows)
+    x = taken(embedded.x, compiled.rows)
     x, prompt = run_stages(
         decoder, x, embedded, compiled, compiled.stages, implementation=implementation
     )
@@ -95,7 +95,7 @@ def run_stages(
     entries = []
     for stage in stages:
         x, kept = _run(decoder, x, rotary, embedded, compiled, stage, implementation)
-        entries += [_cut(kept, cut) for cut in stage.cuts]
+        entries += [entries_of(kept, cut) for cut in stage.cuts]
     return x, entries
 
 
@@ -143,6 +143,54 @@ def _run(
     implementation: Implementation | None,
 ) -> tuple[Float[Array, "r width"], Entries]:
     """The stage's output rows, and the keys and values that decoding reads."""
+    of_layer = layer_step(decoder, rotary, embedded, compiled, stage, implementation)
+
+    def step(x: Array, scanned: tuple) -> tuple[Array, Entries]:
+        x, kept = of_layer(x, *scanned)
+        return x, kept.entries
+
+    layers = stage.first + jnp.arange(stage.layers)
+    if stage.layers > 1:
+        return jax.lax.scan(step, x, (layers, stage.blocks))
+    # A single layer may take rows away, which no scan can.
+    x, kept = step(x, jax.tree.map(lambda leaf: leaf[0], (layers, stage.blocks)))
+    return x, Entries(*(part[None] for part in kept))
+
+
+class Kept(NamedTuple):
+    """What is kept of a layer, beside its output rows.
+
+    entries: keys and values [c, kv_heads, d] that decoding reads.
+    seen: what was asked of its attention.
+    """
+
+    entries: Entries
+    seen: Float[Array, " a"] | None
+
+
+Step = Callable[
+    [Float[Array, "i width"], Int[Array, ""], BlockMap | None],
+    tuple[Float[Array, "r width"], Kept],
+]
+"""Input rows, a layer and its block map, to output rows and what is kept."""
+
+Look = Callable[[Float[Array, "r heads d"], Sources, Int[Array, ""]], Float[Array, " a"]]
+"""Queries of a layer's rows, its sources and the layer, to what is to be known of its attention."""
+
+
+def layer_step(
+    decoder: Decoder,
+    rotary: Rotary,
+    embedded: Embedded,
+    compiled: Compiled,
+    stage: Stage,
+    implementation: Implementation | None = None,
+    look: Look | None = None,
+) -> Step:
+    """What each layer of a stage does.
+
+    look: asked of every layer that reads something.
+    """
     config, mask = decoder.config, compiled.mask
     # The kernels know groups, not distances; a window that reaches past the prompt cuts nothing.
     binding = config.window is not None and config.window < compiled.length
@@ -154,19 +202,19 @@ def _run(
     if deepstack is not None:
         deepstack = deepstack[:, stage.row_position]
 
-    def step(x: Array, scanned: tuple) -> tuple[Array, Entries]:
-        index, blocks = scanned
+    def step(x: Array, index: Array, blocks: BlockMap | None) -> tuple[Array, Kept]:
         layer: DecoderLayer = layer_at(decoder.layers, index)
         if not len(stage.source_position):
-            x = _taken(x, stage.rows)
+            x = taken(x, stage.rows)
             attended = jnp.zeros((len(x), config.heads, config.head_dim), x.dtype)
             kept = jnp.zeros((0, config.kv_heads, config.head_dim), x.dtype)
-            return deepened(layer.finish(x, attended), deepstack, index), Entries(kept, kept)
-        key, value, _ = layer.sources(_taken(x, stage.sources), stage.source_position, of_sources)
-        x = _taken(x, stage.rows)
+            x = deepened(layer.finish(x, attended), deepstack, index)
+            return x, Kept(Entries(kept, kept), None)
+        key, value, _ = layer.sources(taken(x, stage.sources), stage.source_position, of_sources)
+        x = taken(x, stage.rows)
         query = layer.queries(x, own)
+        sources = Sources(key, value, stage.source_position)
         if binding or blocks is None:
-            sources = Sources(key, value, stage.source_position)
             attended = attend_chunks(
                 query, stage.row_position, [sources], mask.at(index), window=config.window
             )
@@ -181,17 +229,14 @@ def _run(
                 implementation=implementation,
             )
         x = deepened(layer.finish(x, attended), deepstack, index)
-        return x, Entries(_taken(key, stage.keep), _taken(value, stage.keep))
+        entries = Entries(taken(key, stage.keep), taken(value, stage.keep))
+        return x, Kept(entries, None if look is None else look(query, sources, index))
 
-    layers = stage.first + jnp.arange(stage.layers)
-    if stage.layers > 1:
-        return jax.lax.scan(step, x, (layers, stage.blocks))
-    # A single layer may take rows away, which no scan can.
-    x, kept = step(x, jax.tree.map(lambda leaf: leaf[0], (layers, stage.blocks)))
-    return x, Entries(*(part[None] for part in kept))
+    return step
 
 
-def _cut(kept: Entries, cut: Cut) -> Entries:
+def entries_of(kept: Entries, cut: Cut) -> Entries:
+    """Of one cut, from what its stage keeps."""
     layers = slice(cut.offset, cut.offset + cut.layers)
     return Entries(*(part[layers] if cut.take is None else part[layers, cut.take] for part in kept))
 
@@ -201,5 +246,6 @@ def _room(entries: Float[Array, "layers c kv_heads d"], room: int) -> Array:
     return jnp.zeros((layers, room, *head), entries.dtype)
 
 
-def _taken(x: Array, indices: Int[Array, " k"] | None) -> Array:
+def taken(x: Array, indices: Int[Array, " k"] | None) -> Array:
+    """Some rows of `x`; all of them for None."""
     return x if indices is None else x[indices]
