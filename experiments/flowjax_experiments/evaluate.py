@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Float
 
 from flowjax.asked.asked import Asked, true_token
 from flowjax.data.frame_order import AS_IS
@@ -22,18 +23,22 @@ from flowjax.data.sample import Sample
 from flowjax.data.samples import Samples
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, writing
-from flowjax.inference.anchor import greedy_tokens
+from flowjax.inference.anchor import everything, greedy_tokens
+from flowjax.inference.compile import compile_pathway
 from flowjax.inference.end_tokens import end_tokens
+from flowjax.inference.exit import first_token
+from flowjax.inference.exit_rule import ExitRule
 from flowjax.models.loaded import LoadedModel
 from flowjax.progress import Advance
 from flowjax.report.accuracy import accuracy_tables
 from flowjax.report.arrays import grouped
 from flowjax.report.open_answers import exact_match, read_scores, token_f1
 from flowjax.report.statistics import mean_interval, proportion_interval
-from flowjax.report.table import Table, mean
+from flowjax.report.table import Table, ends, mean
 from flowjax.runs.analysis import Analysis, Chosen, Measured, Option, Report, Rows, Work
 from flowjax.runs.columns import OF_MODEL, OF_SAMPLE, schema
 from flowjax.runs.finished import Run
+from flowjax_experiments.exit_choice import letters_of, read_exit
 
 ANSWERS, SCORES = "answers.jsonl", "scores.jsonl"
 MOST = 64
@@ -55,6 +60,7 @@ class Evaluate(Analysis):
         ("probability", pa.float64(), "of the first token, 0 to 1"),
         ("probability_true", pa.float64(), "of the true letter, 0 to 1; NaN without options"),
         ("frames", pa.string(), "order in which the model saw the frames"),
+        ("layer", pa.int32(), "after which the first token was read, 0-based; the last, or --exit"),
         *OF_MODEL,
     )
     KEPT = False
@@ -65,6 +71,14 @@ class Evaluate(Analysis):
         Option("as-is, shuffled, reversed, or repeated (one frame).", flag="--order"),
     ] = AS_IS
 
+    exit: Annotated[
+        str | None,
+        Option(
+            "Answer from an early layer where it is sure: entropy<NATS, gap>SHARE or "
+            "option-gap>SHARE, then @layer>=N for layers from N (from 0) on; or RUN@TOLERANCE, as "
+            "a run of `flowjax exit` calibrates it."
+        ),
+    ] = None
     max_new_tokens: Annotated[
         int, Option("Tokens of an answer to an open question at most.", least=1)
     ] = MOST
@@ -82,20 +96,25 @@ class Evaluate(Analysis):
         return self.frames
 
     def settings(self) -> dict[str, Any]:
-        """All but the length of answers where it has its default."""
+        """All but the length of answers and the exit rule where they have their defaults."""
         own = super().settings()
         if self.max_new_tokens == MOST:
             del own["max_new_tokens"]
+        if self.exit is None:
+            del own["exit"]
         return own
 
     def start(self, loaded: LoadedModel, samples: Sequence[Sample], chosen: Chosen) -> Work:
         """One forward for every sample; for an open question as many tokens as its answer has."""
         stop = end_tokens(loaded.path, loaded.tokenizer)
+        rule = None if self.exit is None else read_exit(self.exit, loaded)
 
         def measure(asked: Asked, _: Advance) -> Measured:
+            of_sample = None if rule is None else rule.among(letters_of(asked))
             if not asked.question.options:
-                return Measured(None, lambda: [self._open(asked, stop)])
-            probability = np.asarray(jax.nn.softmax(jnp.asarray(asked.logits)))
+                return Measured(None, lambda: [self._open(asked, stop, of_sample)])
+            logits, layer = _first(asked, of_sample)
+            probability = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
             answer = int(np.argmax(probability))
 
             def rows() -> Rows:
@@ -107,19 +126,21 @@ class Evaluate(Analysis):
                     "probability": float(probability[answer]),
                     "probability_true": float(probability[true_token(asked)]),
                     "frames": self.frames,
+                    "layer": layer,
                 }
                 return [row]
 
             return Measured(answer, rows)
 
-        return Work(measure)
+        return Work(measure, {} if rule is None else {"thresholds": rule.written})
 
-    def _open(self, asked: Asked, stop: Collection[int]) -> dict[str, Any]:
+    def _open(self, asked: Asked, stop: Collection[int], rule: ExitRule | None) -> dict[str, Any]:
         """The row of an open question."""
-        probability = np.asarray(jax.nn.softmax(jnp.asarray(asked.logits)))
+        logits, layer = _first(asked, rule)
+        probability = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
         first, reference = int(np.argmax(probability)), asked.sample.reference
         model, tokenizer = asked.model.model, asked.model.tokenizer
-        ids = greedy_tokens(model, asked.embedded, self.max_new_tokens, stop)
+        ids = greedy_tokens(model, asked.embedded, self.max_new_tokens, stop, rule)
         answer = tokenizer.decode(list(ids), skip_special_tokens=True).strip()
         return {
             "options": 0,
@@ -131,6 +152,7 @@ class Evaluate(Analysis):
             "probability": float(probability[first]),
             "probability_true": float("nan"),
             "frames": self.frames,
+            "layer": layer,
         }
 
     def finish(self, run: Run, loaded: LoadedModel, samples: Sequence[Sample]) -> None:
@@ -169,9 +191,29 @@ class Evaluate(Analysis):
         """The accuracy of every task."""
         frames = run.rows["frames"][0].as_py()
         title = "Accuracy" if frames == AS_IS else f"Accuracy with frames {frames}"
-        parts = accuracy_tables(run.rows, title)
+        parts = [*_exits(run), *accuracy_tables(run.rows, title)]
         files = {"answers": run.path / ANSWERS} if (run.path / ANSWERS).exists() else {}
         return Report([*parts, *_open_tables(run)], files=files)
+
+
+def _first(asked: Asked, rule: ExitRule | None) -> tuple[Float[np.ndarray, " vocabulary"], int]:
+    """Logits of the first token, and the layer after which they were read."""
+    if rule is None:
+        return asked.logits, asked.decoder.config.layers - 1
+    compiled = compile_pathway(everything(len(asked.embedded.x)), (), asked.decoder.config)
+    left = first_token(asked.decoder, asked.embedded, compiled, rule)
+    return np.asarray(left.logits), int(left.layer)
+
+
+def _exits(run: Run) -> list[str]:
+    """Where a rule answered."""
+    if "exit" not in run.settings:
+        return []
+    read = mean_interval(run.rows["layer"].to_numpy() + 1.0)
+    return [
+        f"Answered by {run.settings['exit']}: the first token was read after layer {read.mean:.1f} "
+        f"on average, counted from 1 {ends(read, '.1f')}."
+    ]
 
 
 def _open_tables(run: Run) -> list[Table]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import numpy as np
 from tokenizers import Tokenizer
 
 from flowjax.asked.asked import ask_sample
@@ -19,12 +20,13 @@ from flowjax.edges import Knockout
 from flowjax.errors import FlowjaxError
 from flowjax.inference.compile import compile_pathway
 from flowjax.inference.cost import costs
-from flowjax.inference.decode import Sampling, generate, programs
+from flowjax.inference.decode import Sampling, Token, generate_by, programs
 from flowjax.inference.end_tokens import end_tokens
 from flowjax.layout import TokenLayout
 from flowjax.models.checkpoint import load_model
 from flowjax.models.loaded import LoadedModel
 from flowjax.pathway import FORMS, Pathway, default_pathway, read_pathway
+from flowjax_experiments.exit_choice import letters_of, read_exit
 
 GREEDY = Sampling()
 NONE = "none"
@@ -38,6 +40,7 @@ class Asked:
     options: none for an open question.
     pathway: "none", "paper", "strict", or a file that `flowjax.pathway.write_pathway` wrote.
     tokens: at most.
+    exit: when to answer from an early layer, see `read_exit`; None: never.
     reading: how the video is read.
     prompt: see `LoadedModel.asked_by`.
     """
@@ -49,6 +52,7 @@ class Asked:
     pathway: str = NONE
     tokens: int = 64
     sampling: Sampling = GREEDY
+    exit: str | None = None
     reading: VideoOptions = AS_CHECKPOINT
     prompt: str | None = None
 
@@ -59,6 +63,7 @@ class Generated:
 
     text: of all tokens.
     tokens: ids, without the one that ended the text.
+    layers: after which each was read, counted from 0; all_layers: of the decoder.
     ttft: seconds from the embedded prompt to the first token; every program had been compiled.
     tokens_per_second: of those after the first; None where there are none.
     cache_bytes, full_cache_bytes: keys and values of the prompt on the pathway, and without one.
@@ -66,6 +71,8 @@ class Generated:
 
     text: str
     tokens: tuple[int, ...]
+    layers: tuple[int, ...]
+    all_layers: int
     ttft: float
     tokens_per_second: float | None
     cache_bytes: int
@@ -85,6 +92,7 @@ def run(asked: Asked) -> Generated:
     loaded = load_model(asked.model).reading(asked.reading).asked_by(asked.prompt)
     stop = end_tokens(loaded.path, loaded.tokenizer)
     pathway = read_choice(asked.pathway, loaded, is_open=not asked.options)
+    rule = None if asked.exit is None else read_exit(asked.exit, loaded)
     _say("" if pathway is None else f"pathway {pathway.name}, {pathway.form} form")
     if pathway is not None and asked.tokens > 1 and not pathway.last_to_last:
         _say("note: this pathway cuts last->last, so a generated token reads none before it")
@@ -98,25 +106,28 @@ def run(asked: Asked) -> Generated:
         prompt.layout, cuts(pathway, prompt.layout), config, room=asked.tokens - 1
     )
     _say(f"compiling for {prompt.layout.length} positions")
-    ready = programs(decoder, embedded, compiled, asked.sampling)
+    if rule is not None:
+        rule = rule.among(letters_of(prepared))
+    ready = programs(decoder, embedded, compiled, asked.sampling, rule)
 
     start = time.perf_counter()
     times: list[float] = []
-    ids: list[int] = []
+    made: list[Token] = []
 
     def timed() -> Iterator[int]:
-        for token in generate(
+        for token in generate_by(
             decoder,
             embedded,
             compiled,
             tokens=asked.tokens,
             sampling=asked.sampling,
             stop=stop,
+            rule=rule,
             ready=ready,
         ):
             times.append(time.perf_counter())
-            ids.append(token)
-            yield token
+            made.append(token)
+            yield token.id
 
     parts = []
     for part in stream_text(loaded.tokenizer, timed()):
@@ -127,13 +138,17 @@ def run(asked: Asked) -> Generated:
     cost = costs(prompt.layout, compiled, config, value_bytes=loaded.model.dtype.itemsize)
     result = Generated(
         text="".join(parts),
-        tokens=tuple(ids),
+        tokens=tuple(token.id for token in made),
+        layers=tuple(token.layer for token in made),
+        all_layers=config.layers,
         ttft=(times[0] if times else end) - start,
         tokens_per_second=(len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else None,
         cache_bytes=cost.compiled.cache_bytes,
         full_cache_bytes=cost.full.cache_bytes,
     )
     print_figures(result)
+    if rule is not None:
+        print(layers_said(result))
     return result
 
 
@@ -211,6 +226,15 @@ def print_figures(result: Generated) -> None:
         f"cache    {result.cache_bytes / 1e6:.2f} MB of {result.full_cache_bytes / 1e6:.2f} MB "
         f"({share:.1%})"
     )
+
+
+def layers_said(result: Generated) -> str:
+    """After which layers tokens were read, counted from 1."""
+    read = [layer + 1 for layer in result.layers]
+    if not read:
+        return f"layers   no token; {result.all_layers} layers"
+    later = f", the others {np.mean(read[1:]):.1f} on average" if len(read) > 1 else ""
+    return f"layers   the first token was read after {read[0]} of {result.all_layers}{later}"
 
 
 def _say(text: str) -> None:

@@ -23,6 +23,14 @@ def generate(
             "form; or a file that `flowjax pathways find` wrote."
         ),
     ] = "none",
+    exit: Annotated[
+        str | None,
+        typer.Option(
+            help="Answer from an early layer where it is sure: entropy<NATS, gap>SHARE or "
+            "option-gap>SHARE, then @layer>=N for layers from N (from 0) on; or RUN@TOLERANCE, as "
+            "a run of `flowjax exit` calibrates it."
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 64,
     temperature: Annotated[
         float, typer.Option(help="Of sampling; 0 takes the most probable token.")
@@ -50,6 +58,7 @@ def generate(
             pathway=pathway,
             tokens=max_new_tokens,
             sampling=Sampling(temperature, top_p, seed),
+            exit=exit,
             reading=VideoOptions(num_frames, fps, max_pixels),
             prompt=prompt,
         )

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flowjax.inference.compile import compile_pathway
-from flowjax.inference.decode import Sampling, generate
+from flowjax.inference.decode import Sampling, generate_by
+from flowjax.inference.exit_rule import ExitRule
 from flowjax.layout import TokenLayout
 from flowjax.models.embedded import Embedded
 from flowjax.models.video_llm import VideoLLM
@@ -36,18 +37,34 @@ def tokens_until(
 
 
 def greedy_tokens(
-    model: VideoLLM, embedded: Embedded, most: int, stop: Collection[int]
+    model: VideoLLM,
+    embedded: Embedded,
+    most: int,
+    stop: Collection[int],
+    rule: ExitRule | None = None,
 ) -> tuple[int, ...]:
-    """The greedy answer: its tokens until one of `stop`, at most `most`.
+    """The greedy answer: its tokens until one of `stop`, at most `most`; by an exit rule if given.
 
     Raises:
         FlowjaxError: `most` is less than 1.
     """
-    everything = TokenLayout.from_cells(["last"] * len(embedded.x))
-    compiled = compile_pathway(everything, (), model.decoder.config, room=most - 1)
-    return tuple(
-        generate(model.decoder, embedded, compiled, tokens=most, sampling=Sampling(), stop=stop)
+    layout = everything(len(embedded.x))
+    compiled = compile_pathway(layout, (), model.decoder.config, room=most - 1)
+    made = generate_by(
+        model.decoder,
+        embedded,
+        compiled,
+        tokens=most,
+        sampling=Sampling(),
+        stop=stop,
+        rule=rule,
     )
+    return tuple(token.id for token in made)
+
+
+def everything(length: int) -> TokenLayout:
+    """A prompt as one group, which nothing is cut from."""
+    return TokenLayout.from_cells(["last"] * length)
 
 
 def continued(

@@ -13,20 +13,20 @@ the cache are already rotated.
 import functools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from flowjax.errors import FlowjaxError
-from flowjax.inference.compile import Compiled, Cut
-from flowjax.inference.prefill import Entries, ThinCache, lower_prefill, prefill
-from flowjax.masks import NOBODY
-from flowjax.models.attention import Sources, attend
-from flowjax.models.decoder import Decoder, DecoderLayer
+from flowjax.inference.compile import Compiled
+from flowjax.inference.exit import Left, exit_decode, exit_prefill
+from flowjax.inference.exit_rule import ExitRule
+from flowjax.inference.prefill import ThinCache, prefill
+from flowjax.inference.token import now_of, token_step, with_token
+from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
-from flowjax.models.stack import layer_at
 
 
 @functools.partial(jax.jit, donate_argnames="cache")
@@ -44,47 +44,15 @@ def decode(
     Returns:
         float32 [vocabulary], and the cache with the new token in it.
     """
-    position = (compiled.length + cache.generated)[None]
-    rotary = decoder.config.rope((cache.rope + cache.generated)[None, None], compiled.length)
-    window = decoder.config.window
-    places = jnp.arange(compiled.room, dtype=jnp.int32)
-    before = jnp.where(places < cache.generated, compiled.length + places, NOBODY)
-
-    def run(x: Array, cut: Cut, prompt: Entries, written: Entries | None) -> tuple[Array, Any]:
-        def step(x: Array, scanned: tuple) -> tuple[Array, Entries | None]:
-            index, prompt, written = scanned
-            layer: DecoderLayer = layer_at(decoder.layers, index)
-            query = layer.queries(x, rotary)
-            own = layer.sources(x, position, rotary)
-            blocks = [Sources(prompt.key, prompt.value, cut.position)] if len(cut.position) else []
-            if written is not None:
-                blocks += [Sources(written.key, written.value, before), own]
-            attended = jnp.zeros_like(query)
-            if blocks:
-                edges = compiled.mask.at(index)
-                attended = attend(query, position, blocks, edges, window=window).output
-            kept = None if written is None else Entries(own.key, own.value)
-            return layer.finish(x, attended), kept
-
-        layers = cut.first + jnp.arange(cut.layers)
-        return jax.lax.scan(step, x, (layers, prompt, written))
-
+    now = now_of(decoder, cache, compiled)
     x = decoder.embedding(token[None])
     updated = []
     for cut, prompt, written in zip(compiled.cuts, cache.prompt, cache.written, strict=True):
-        x, own = run(x, cut, prompt, written)
-        updated.append(None if written is None else _append(written, own, cache.generated))
-    cache = cache._replace(written=tuple(updated), generated=cache.generated + 1)
-    return decoder.logits(x)[0], cache
-
-
-def _append(written: Entries, own: Entries, place: Int[Array, ""]) -> Entries:
-    return Entries(
-        *(
-            jax.lax.dynamic_update_slice_in_dim(entries, new, place, axis=1)
-            for entries, new in zip(written, own, strict=True)
-        )
-    )
+        layers = cut.first + jnp.arange(cut.layers)
+        step = token_step(decoder, compiled, cut, now)
+        x, own = jax.lax.scan(step, x, (layers, prompt, written))
+        updated.append(own)
+    return decoder.logits(x)[0], with_token(cache, updated)
 
 
 @dataclass(frozen=True)
@@ -130,12 +98,12 @@ def choose(
 
 
 class Programs(NamedTuple):
-    """What generation runs, compiled ahead of time for one prompt, pathway and sampling.
+    """What generation runs, compiled ahead of time for one prompt, pathway, sampling and exit rule.
 
     prefill: of decoder, prompt and `pathway`.
     decode: of decoder, cache, `pathway` and token; the cache's buffers are used again.
     choose: of logits and step.
-    pathway: the arrays of the compiled pathway.
+    pathway: the arrays of the compiled pathway and of the rule.
     """
 
     prefill: jax.stages.Compiled
@@ -145,23 +113,62 @@ class Programs(NamedTuple):
 
 
 def programs(
-    decoder: Decoder, embedded: Embedded, compiled: Compiled, sampling: Sampling
+    decoder: Decoder,
+    embedded: Embedded,
+    compiled: Compiled,
+    sampling: Sampling,
+    rule: ExitRule | None = None,
 ) -> Programs:
     """Compile everything that generation runs, so that its times are those of running."""
-    lowered, pathway = lower_prefill(decoder, embedded, compiled)
-    structure = jax.tree.structure(compiled)
+    pathway, structure = jax.tree.flatten((compiled, rule))
+
+    def run(decoder: Decoder, embedded: Embedded, pathway: list[Array]) -> tuple:
+        return begin(decoder, embedded, *structure.unflatten(pathway))
 
     def step(decoder: Decoder, cache: ThinCache, pathway: list[Array], token: Array) -> tuple:
-        return decode(decoder, cache, structure.unflatten(pathway), token)
+        compiled, rule = structure.unflatten(pathway)
+        return go_on(decoder, cache, compiled, token, None if rule is None else rule.of_text)
 
-    logits, cache = lowered.out_info
+    lowered = jax.jit(run).lower(decoder, embedded, pathway)
+    left, cache = lowered.out_info
     token = jax.ShapeDtypeStruct((), jnp.int32)
     return Programs(
         lowered.compile(),
         jax.jit(step, donate_argnums=1).lower(decoder, cache, pathway, token).compile(),
-        choose.lower(logits, token, sampling).compile(),
+        choose.lower(left.logits, token, sampling).compile(),
         pathway,
     )
+
+
+def begin(
+    decoder: Decoder, embedded: Embedded, compiled: Compiled, rule: ExitRule | None
+) -> tuple[Left, ThinCache]:
+    """Prefill, by a rule where there is one."""
+    if rule is not None:
+        return exit_prefill(decoder, embedded, compiled, rule)
+    logits, cache = prefill(decoder, embedded, compiled)
+    return Left(logits, jnp.asarray(decoder.config.layers - 1, jnp.int32)), cache
+
+
+def go_on(
+    decoder: Decoder,
+    cache: ThinCache,
+    compiled: Compiled,
+    token: Int[Array, ""],
+    rule: ExitRule | None,
+) -> tuple[Left, ThinCache]:
+    """One token more, by a rule where there is one."""
+    if rule is not None:
+        return exit_decode(decoder, cache, compiled, token, rule)
+    logits, cache = decode(decoder, cache, compiled, token)
+    return Left(logits, jnp.asarray(decoder.config.layers - 1, jnp.int32)), cache
+
+
+class Token(NamedTuple):
+    """A generated token, and the layer after which it was read, counted from 0."""
+
+    id: int
+    layer: int
 
 
 def generate(
@@ -172,9 +179,26 @@ def generate(
     tokens: int,
     sampling: Sampling,
     stop: Collection[int] = (),
-    ready: Programs | None = None,
 ) -> Iterator[int]:
-    """Tokens after the prompt, as they come.
+    """Tokens after the prompt, as they come; see `generate_by`."""
+    made = generate_by(
+        decoder, embedded, compiled, tokens=tokens, sampling=sampling, stop=stop, rule=None
+    )
+    return (token.id for token in made)
+
+
+def generate_by(
+    decoder: Decoder,
+    embedded: Embedded,
+    compiled: Compiled,
+    *,
+    tokens: int,
+    sampling: Sampling,
+    stop: Collection[int] = (),
+    rule: ExitRule | None,
+    ready: Programs | None = None,
+) -> Iterator[Token]:
+    """Tokens after the prompt and where each was read, as they come.
 
     Args:
         decoder: the model's decoder.
@@ -183,6 +207,7 @@ def generate(
         tokens: at most.
         sampling: how tokens are chosen.
         stop: tokens that end the text; they are not given.
+        rule: when to exit early; None computes every layer.
         ready: what `programs` compiled for these arguments; None compiles what a call is the
             first to need, and shares it with later calls.
 
@@ -193,19 +218,20 @@ def generate(
         raise FlowjaxError(f"tokens to generate: {tokens}; at least 1 is needed")
     if compiled.room < tokens - 1:
         raise ValueError(f"room for {compiled.room} generated tokens, not {tokens - 1}")
+    later = None if rule is None else rule.of_text
     if ready is None:
-        logits, cache = prefill(decoder, embedded, compiled)
+        left, cache = begin(decoder, embedded, compiled, rule)
     else:
-        logits, cache = ready.prefill(decoder, embedded, ready.pathway)
+        left, cache = ready.prefill(decoder, embedded, ready.pathway)
     for step in range(tokens):
-        index = jnp.asarray(step, jnp.int32)
+        index, logits = jnp.asarray(step, jnp.int32), left.logits
         token = choose(logits, index, sampling) if ready is None else ready.choose(logits, index)
         if int(token) in stop:
             return
-        yield int(token)
+        yield Token(int(token), int(left.layer))
         if step == tokens - 1:
             return
         if ready is None:
-            logits, cache = decode(decoder, cache, compiled, token)
+            left, cache = go_on(decoder, cache, compiled, token, later)
         else:
-            logits, cache = ready.decode(decoder, cache, ready.pathway, token)
+            left, cache = ready.decode(decoder, cache, ready.pathway, token)
