@@ -254,14 +254,21 @@ def embed(
     model: VideoLLM, prompt: EncodedPrompt, pixel_values: Float[np.ndarray, "t ..."]
 ) -> Embedded:
     """Text embeddings with the video's in their places."""
-    x, deepstack = _embed(model, prompt.ids, prompt.video_position, pixel_values)
+    x, deepstack = embed_arrays(model, prompt.ids, prompt.video_position, pixel_values)
     return Embedded(x, jnp.asarray(prompt.rope_position), deepstack)
 
 
 @jax.jit
-def _embed(
+def embed_arrays(
     model: VideoLLM, ids: Array, position: Array, pixel_values: Array
 ) -> tuple[Array, Array | None]:
+    """What `embed` computes: embeddings of the prompt, and what deeper layers add if they do.
+
+    Args:
+        model: the model.
+        ids, position: `ids` and `video_position` of `EncodedPrompt`.
+        pixel_values: of the video.
+    """
     video = model.encode_video(pixel_values)
     return model.embed(ids, position, video), model.deepstack(ids, position, video)
 

@@ -264,7 +264,22 @@ def lower_plan(
     first = prefill.lower(decoder, padded)
     yield None, first
     base = jax.tree.map(place, first.out_info)
-    for batch in {batch.shape: batch for batch in plan.batches}.values():
+    yield from lower_batches(decoder, base, layout, knockouts, plan, place)
+
+
+def lower_batches(
+    decoder: Decoder,
+    base: Baseline,
+    layout: TokenLayout,
+    knockouts: Sequence[Knockout | Patch],
+    plan: Plan,
+    place: Callable[[Any], Any] = lambda leaf: leaf,
+) -> Iterator[tuple[Batch, Lowered]]:
+    """One batch of every shape of a plan, lowered: that with the most layers to run.
+
+    base: what `prefill` gives, or its shapes where it lies; the rest as in `lower_plan`.
+    """
+    for batch in {batch.shape: batch for batch in reversed(plan.batches)}.values():
         arguments = _batch_arguments(decoder, layout, knockouts, plan, batch, {})
         placed = jax.tree.map(place, arguments)
         yield (
@@ -377,11 +392,17 @@ def _batch_tables(
 
 
 def _divided(decoder: Decoder, batch: Bool[np.ndarray, "batch ..."]) -> Bool[Array, "batch ..."]:
-    """One entry per window, on the devices that the windows are divided over."""
+    """One entry per window, on the devices that the windows are divided over.
+
+    Its shape there where the decoder's parameters are shapes.
+    """
     mesh = mesh_of(decoder)
     if mesh is None:
         return jnp.asarray(batch)
-    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(DATA)))
+    divided = NamedSharding(mesh, PartitionSpec(DATA))
+    if isinstance(jax.tree.leaves(decoder.norm)[0], jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(batch.shape, batch.dtype, sharding=divided)  # type: ignore
+    return jax.device_put(batch, divided)
 
 
 def mesh_of(decoder: Decoder) -> Mesh | None:
