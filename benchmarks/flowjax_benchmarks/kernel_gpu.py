@@ -40,27 +40,12 @@ from flowjax.kernels.pruned_attention import (
     block_shape,
     mosaic_gpu,
 )
+from flowjax.planning.targets import H100
 from flowjax_benchmarks.kernel_layers import layer_kinds
 from flowjax_benchmarks.record import record, say, write_result
 from flowjax_benchmarks.sass import WGMMA, Listing, Loop
 from flowjax_benchmarks.sweep import prompt_layout
 
-H100 = """
-gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
-  shared_memory_per_block: 49152 shared_memory_per_core: 233472
-  shared_memory_per_block_optin: 232448
-  core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98
-  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 device_memory_size: 84942979072
-  cuda_compute_capability { major: 9 }
-  registers_per_core_limit: 65536 registers_per_block_limit: 65536
-}
-platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 10 patch: 0 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
-"""What XLA asks of a chip (stream_executor.GpuTargetConfigProto); numbers of an H100 SXM."""
 LOOPS = {1: ("full",), 2: ("full", "partial"), 3: ("full", "below the diagonal", "partial")}
 """Names of a kernel's loops over key blocks, in the order of their code."""
 

@@ -16,6 +16,7 @@ from flowjax.cli.demo import demo
 from flowjax.cli.export import export
 from flowjax.cli.generate import generate
 from flowjax.cli.make_shapes import make_shapes
+from flowjax.cli.plan import plan
 from flowjax.cli.prepare import prepare
 from flowjax.cli.report import report
 from flowjax.cli.train import train
@@ -39,6 +40,7 @@ app.command()(figures)
 app.command()(report)
 app.command()(generate)
 app.command("make-shapes")(make_shapes)
+app.command()(plan)
 app.command()(prepare)
 app.command()(demo)
 app.command()(train)

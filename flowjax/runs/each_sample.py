@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +29,6 @@ Measure = Callable[[Asked, Advance], pa.Table | None]
 
 It may call `advance` with parts of 1 while it works.
 """
-
-Answer = Callable[[Asked], tuple[pa.Table, bool]]
-"""Says in the metadata of no rows how a sample is answered, and whether it is asked for."""
-
-
-@dataclass(frozen=True, eq=False)
-class AnswersFirst:
-    """That all samples are answered before rows of any are made.
-
-    answer: how one is.
-    tell: called with the columns of `flowjax.runs.store.ACCURACY` when all are, unless rows of
-        earlier versions do not say it.
-    """
-
-    answer: Answer
-    tell: Callable[[pa.Table], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,16 +63,12 @@ def each_sample(
     references: bool = False,
     strict: bool = False,
     overwrite: Overwrite = False,
-    first: AnswersFirst | None = None,
 ) -> Results:
     """Measure every sample and store its rows in the folder `out` (see `RunStore`).
 
     While one sample is measured, the next is decoded and preprocessed. A run that was interrupted
     goes on after its last finished sample. A sample that cannot be read is recorded and skipped;
     the next time it is tried again.
-
-    With `first`, and more than one sample, those that are not among the ones asked for are done
-    when they are answered; the others are read again to be measured.
 
     Args:
         loaded: the model.
@@ -102,7 +82,6 @@ def each_sample(
         references: whether open questions are asked, too, whose true answer is known as a text.
         strict: a sample that cannot be read ends the run.
         overwrite: replace another run there; "other": only what of it differs.
-        first: that all are answered before any is measured.
 
     Raises:
         FlowjaxError: a folder that cannot be used, or that holds rows of another question or video;
@@ -142,84 +121,36 @@ def each_sample(
                 "video has changed since; choose another --out or give --overwrite"
             )
         todo = sorted([*todo, *changed])
-        reader = _Reader(samples, ask, store, strict)
-        if first is not None and len(samples) > 1:
-            todo = _answer_all(reader, todo, first)
-        for index, asked, source, advance in reader.each(todo, "samples"):
-            rows = measure(asked, advance)
-            store.write(index, schema.empty_table() if rows is None else rows, source)
-        rows, failures = store.finish()
-    if failures.num_rows == len(samples):
-        raise FlowjaxError(f"no sample could be read; the first: {failures['error'][0].as_py()}")
-    return Results(rows, failures, store.settings)
-
-
-@dataclass(frozen=True, eq=False)
-class _Reader:
-    """Reads samples, and records those that cannot be read; warned: those that were warned of."""
-
-    samples: Sequence[Sample]
-    ask: Callable[[int], tuple[Asked, str]]
-    store: MemoryStore | RunStore
-    strict: bool
-    warned: set[int] = field(default_factory=set)
-
-    def each(self, todo: Sequence[int], what: str) -> Iterator[tuple[int, Asked, str, Advance]]:
-        """Those of `todo` that can be read, in order, with the digest of what each is made of.
-
-        `what` is what a progress bar counts, which the last may be called to advance by parts.
-        """
-        total = len(self.samples)
-        with progress_bar(what, total, done=total - len(todo)) as advance:
-            for index, pending in _ahead(todo, self.ask):
+        with progress_bar("samples", len(samples), done=len(samples) - len(todo)) as advance:
+            for index, pending in _ahead(todo, ask):
+                try:
+                    prepared, source = pending.result()
+                except FlowjaxError as error:
+                    if strict:
+                        raise
+                    LOG.warning("sample %s is skipped: %s", samples[index].sample_id, error)
+                    store.fail(index, samples[index], str(error))
+                    advance(1)
+                    continue
+                if prepared.repeated_frames:
+                    LOG.warning(
+                        "%s has too few frames for %d; some are repeated",
+                        prepared.sample.video,
+                        len(prepared.frames),
+                    )
                 parts: list[int | float] = []
 
                 def part(size: int | float, parts: list[int | float] = parts) -> None:
                     parts.append(size)
                     advance(size)
 
-                try:
-                    asked, source = pending.result()
-                except FlowjaxError as error:
-                    self._fail(index, error)
-                else:
-                    self._warn(index, asked)
-                    yield index, asked, source, part
+                rows = measure(prepared, part)
+                store.write(index, schema.empty_table() if rows is None else rows, source)
                 advance(1 - sum(parts))
-
-    def _fail(self, index: int, error: FlowjaxError) -> None:
-        if self.strict:
-            raise error
-        LOG.warning("sample %s is skipped: %s", self.samples[index].sample_id, error)
-        self.store.fail(index, self.samples[index], str(error))
-
-    def _warn(self, index: int, asked: Asked) -> None:
-        if asked.repeated_frames and index not in self.warned:
-            self.warned.add(index)
-            LOG.warning(
-                "%s has too few frames for %d; some are repeated",
-                asked.sample.video,
-                len(asked.frames),
-            )
-
-
-def _answer_all(reader: _Reader, todo: Sequence[int], first: AnswersFirst) -> list[int]:
-    """Answer all samples, tell how, and return those of `todo` that are to be measured."""
-    store, measured = reader.store, list[int]()
-    known = [i for i in todo if i in store.answered and i not in store.finished]
-    known = [i for i in known if store.answered[i][0] == made_of(reader.samples[i])]
-    rest = [index for index in todo if index not in set(known)]
-    for index, asked, source, _ in reader.each(rest, "answers"):
-        empty, counts = first.answer(asked)
-        if counts:
-            measured.append(index)
-            store.answer(index, empty, source)
-        else:
-            store.write(index, empty, source)
-    accuracy = store.accuracy()
-    if accuracy is not None:
-        first.tell(accuracy)
-    return sorted([*known, *measured])
+        rows, failures = store.finish()
+    if failures.num_rows == len(samples):
+        raise FlowjaxError(f"no sample could be read; the first: {failures['error'][0].as_py()}")
+    return Results(rows, failures, store.settings)
 
 
 def _ahead(

@@ -1,0 +1,1 @@
+"""What a run takes on devices that are not here: `flowjax plan`."""
