@@ -58,7 +58,6 @@ class Sweep(Analysis):
 
     SCHEMA = SCHEMA
     CHOSEN = "correct"
-    CUTS = True
 
     edges: Annotated[tuple[str, ...], Option("An edge set of the paper. Default: all four.")] = ()
     edge: Edges = ()
