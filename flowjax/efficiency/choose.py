@@ -25,7 +25,7 @@ from flowjax.layout import TokenLayout
 from flowjax.masks import EdgeMask
 from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
-from flowjax.padding import LENGTH_STEP, pad_prompt, round_up
+from flowjax.padding import pad_prompt
 
 
 @jax.tree_util.register_dataclass
@@ -82,12 +82,11 @@ def apply_choice(chooser: Chooser, prompt: Prompt) -> Applied:
     compiled = compile_kept(short, (), config)
 
     def masked() -> Masked:
-        made, rows = in_place(prompt.embedded, clues, chooser=chooser, count=count)
-        group = np.ones(round_up(layout.length, LENGTH_STEP), np.int32)
-        group[np.asarray(rows)] = 0
+        padded = pad_prompt(prompt.embedded)
+        made, stays = in_place(padded, clues, chooser=chooser, count=count)
         allowed = np.ones((config.layers, 1, 2, 2), bool)
         allowed[..., 1] = False
-        return Masked(pad_prompt(made), EdgeMask(jnp.asarray(group), jnp.asarray(allowed)))
+        return Masked(made, EdgeMask((~stays).astype(jnp.int32), jnp.asarray(allowed)))
 
     return Applied(
         prefill_chosen(chooser, count),
@@ -140,7 +139,8 @@ def prefill_chosen(chooser: Chooser, count: int) -> jax.stages.Wrapped:
 
     @jax.jit
     def run(decoder: Decoder, embedded: Embedded, compiled: Compiled, clues: Clues) -> Prefilled:
-        made, rows = in_place(embedded, clues, chooser=chooser, count=count)
+        made, stays = in_place(embedded, clues, chooser=chooser, count=count)
+        rows = jnp.nonzero(stays, size=compiled.length)[0].astype(jnp.int32)
         deepstack = made.deepstack
         short = Embedded(
             made.x[rows],
@@ -156,8 +156,8 @@ def prefill_chosen(chooser: Chooser, count: int) -> jax.stages.Wrapped:
 @functools.partial(jax.jit, static_argnames=("chooser", "count"))
 def in_place(
     embedded: Embedded, clues: Clues, *, chooser: Chooser, count: int
-) -> tuple[Embedded, Int[Array, " k"]]:
-    """The whole prompt with the chosen tokens as they become, and the positions that are kept."""
+) -> tuple[Embedded, Bool[Array, " n"]]:
+    """The whole prompt with the chosen tokens as they become, and which rows are kept."""
     choice = chooser.choose(embedded.x[clues.position], clues, count)
     at = clues.position[choice.kept]
     x = embedded.x.at[at].set(choice.token.astype(embedded.x.dtype))
@@ -165,5 +165,4 @@ def in_place(
     rope = embedded.rope_position
     if len(rope) == 1:
         rope = jnp.cumsum(stays, dtype=rope.dtype)[None] - 1
-    rows = jnp.nonzero(stays, size=len(x) - len(clues.position) + count)[0].astype(jnp.int32)
-    return embedded._replace(x=x, rope_position=rope), rows
+    return embedded._replace(x=x, rope_position=rope), stays

@@ -13,6 +13,8 @@ from flowjax.efficiency.methods.full import Full
 from flowjax.efficiency.methods.random_tokens import RandomTokens
 from flowjax.inference.decode import decode
 from flowjax.lens.read import read_logits
+from flowjax.masks import DenseMask, EdgeMask
+from flowjax.models.embedded import Embedded
 from tests.efficiency.prompts import prompt_of, subject_of
 from tests.inference.masked import VARIANTS
 
@@ -24,10 +26,7 @@ def check(prompt, setting):
     masked = read_logits(prompt.decoder, *applied.masked())
     compiled = applied.prefill()
     np.testing.assert_allclose(compiled.logits, masked, rtol=0, atol=1e-5)
-    logits, _ = decode(
-        prompt.decoder, compiled.cache, applied.compiled(compiled.kept), jnp.asarray(3)
-    )
-    assert np.isfinite(logits).all()
+    return applied, compiled
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -45,6 +44,33 @@ def test_every_setting_equals_its_masked_form(name, variant):
         prompt = prompt_of(VARIANTS[variant], seed=seed, deepstack=deepstack)
         for setting in methods()[name].settings(subject_of(prompt.decoder)):
             check(prompt, setting)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fastv", "random_tokens", "strict", "random_edges"])
+def test_decoding_goes_on_from_what_is_kept(name):
+    """As whole forwards do, whose new position is read as the last one is."""
+    prompt = prompt_of(VARIANTS["gqa, biases"])
+    decoder, length, token = prompt.decoder, prompt.layout.length, jnp.asarray(3)
+    setting = methods()[name].settings(subject_of(decoder))[0]
+    applied, compiled = check(prompt, setting)
+    made, mask = applied.masked()
+    position = made.rope_position[:, length - 1] + 1
+    longer = Embedded(
+        made.x.at[length].set(decoder.embedding(token)),
+        made.rope_position.at[:, length].set(position),
+        None,
+        jnp.asarray(length + 1),
+    )
+    if isinstance(mask, EdgeMask):
+        mask = EdgeMask(mask.group.at[length].set(mask.group[length - 1]), mask.allowed)
+    else:
+        new = mask.allowed[..., length - 1, :]
+        new = new.at[..., length].set(new[..., length - 1])
+        mask = DenseMask(mask.allowed.at[..., length, :].set(new))
+    own = applied.compiled(compiled.kept)
+    logits, _ = decode(decoder, compiled.cache, own, token)
+    np.testing.assert_allclose(logits, read_logits(decoder, longer, mask), rtol=0, atol=1e-5)
 
 
 def test_costs_fall_from_setting_to_setting():

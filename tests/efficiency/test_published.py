@@ -33,8 +33,8 @@ def chosen(chooser, prompt):
     """Positions that stay, and what all rows become."""
     count = chooser.kept(np.bincount(prompt.frame), prompt.grid.shape)
     clues = clues_of(prompt, look=chooser.looks)
-    made, rows = in_place(prompt.embedded, clues, chooser=chooser, count=count)
-    return np.asarray(rows).tolist(), np.asarray(made.x)
+    made, stays = in_place(prompt.embedded, clues, chooser=chooser, count=count)
+    return np.flatnonzero(stays).tolist(), np.asarray(made.x)
 
 
 def text_of(prompt):
