@@ -86,7 +86,7 @@ def kind(folder: Path, name: str, clips: int) -> dict[str, Any]:
         say(f"  preparing, workers: {workers}")
         out = folder / f"prepared {height} {workers}"
         start = time.perf_counter()
-        failed = prepare(plan, source, out, num_frames=FRAMES_READ, workers=workers)
+        failed = prepare(plan, source, out, frames=FRAMES_READ, workers=workers)
         seconds[str(workers)] = time.perf_counter() - start
         assert not failed
     ours, other = (folder / f"prepared {height} {workers}" / FRAMES for workers in (1, 2))

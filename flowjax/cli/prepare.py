@@ -2,9 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from flowjax.data.frame_rate import AtRate
+    from flowjax.data.video_options import VideoOptions
 
 
 def prepare(
@@ -12,7 +16,16 @@ def prepare(
         Path, typer.Argument(help="A benchmark's folder as published, or a table of questions.")
     ],
     out: Annotated[Path, typer.Argument(help="Folder to make; --data takes it then.")],
-    frames: Annotated[int, typer.Option(help="Frames of every video, as many as the model reads.")],
+    frames: Annotated[
+        int | None, typer.Option(help="Frames of every video. Default: as many as --model reads.")
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="Frames a second instead, chosen as the family of --model does."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A converted model that is to read them.")
+    ] = None,
     size: Annotated[
         int | None,
         typer.Option(help="Pixels that the short side of larger frames is made. Default: all."),
@@ -33,13 +46,15 @@ def prepare(
     from flowjax.data.benchmark import read_benchmark
     from flowjax.data.prepare import Plan, is_prepared, prepare
     from flowjax.data.prepared import FRAMES
+    from flowjax.data.video_options import VideoOptions
     from flowjax.errors import FlowjaxError
     from flowjax.progress import progress_bar
     from flowjax.report.table import Table
 
-    for name, value in (("frames", frames), ("size", size), ("workers", workers)):
+    for name, value in (("size", size), ("workers", workers)):
         if value is not None and value < 1:
             raise FlowjaxError(f"--{name} {value}: give at least 1")
+    chosen = frames_read(model, VideoOptions(frames, fps))
     if is_prepared(data):
         raise FlowjaxError(f"{data} is prepared already; give the benchmark that it was made of")
     samples = read_benchmark(data, tuple(task or ()), limit)
@@ -49,7 +64,7 @@ def prepare(
             plan,
             data,
             out,
-            num_frames=frames,
+            frames=chosen,
             size=size,
             workers=workers or os.cpu_count() or 1,
             advance=advance,
@@ -68,3 +83,25 @@ def prepare(
             print(f"  {row.sample_id}: {row.problem}")
     size_of = sum(file.stat().st_size for file in (out / FRAMES).iterdir())
     print(f"\nframes   {out} ({len(plan.clips)} clips, {size_of / 1e6:.1f} MB)")
+
+
+def frames_read(model: Path | None, asked: "VideoOptions") -> "int | AtRate":
+    """How many frames of a video are stored, or what chooses them.
+
+    Raises:
+        FlowjaxError: neither a number nor a model is given, or a rate without a model.
+    """
+    from flowjax.errors import FlowjaxError
+
+    if model is not None:
+        from flowjax.models.checkpoint import load_model
+
+        return load_model(model, parameters=False).reading(asked).frames
+    if asked.fps is not None:
+        raise FlowjaxError(
+            f"--fps {asked.fps:g}: which frames they are is the rule of a model's family; give "
+            "--model, the model that is to read them"
+        )
+    if asked.num_frames is None:
+        raise FlowjaxError("give --frames, or --model, the model that is to read them")
+    return asked.num_frames

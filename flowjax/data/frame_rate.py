@@ -1,8 +1,9 @@
 """Which frames of a video a rate takes, such as two a second."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int64
@@ -40,6 +41,42 @@ class ByRate:
         if self.spread == "ends":
             return np.linspace(0, total - 1, count).round().astype(np.int64)
         return middles(0, total - 1, count)
+
+
+@dataclass(frozen=True)
+class AtRate:
+    """What chooses the frames of every video at a rate; see `flowjax.data.video.Choose`.
+
+    rate: frames a second.
+    rule: a family's.
+    least, most: that the family reads; what a video has too few of is shown more than once.
+    """
+
+    rate: float
+    rule: ByRate
+    least: int
+    most: int | None
+
+    def __call__(self, total: int, fps: float) -> Int64[np.ndarray, " frames"]:
+        """Which of `total` frames at `fps` a second, from 0, in order."""
+        count = self.rule.count(total, fps, self.rate)
+        indices = self.rule.indices(total, count if self.most is None else min(count, self.most))
+        missing = max(0, self.least - len(indices))
+        return np.concatenate([indices, np.full(missing, indices[-1])])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "AtRate":
+        """What gave these settings.
+
+        Raises:
+            TypeError: nothing did.
+        """
+        return cls(**{**settings, "rule": ByRate(**settings["rule"])})
 
 
 def middles(first: int, last: int, count: int) -> Int64[np.ndarray, " count"]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flowjax.data.entry import Entry
+from flowjax.data.frame_rate import AtRate
 from flowjax.data.prepare_shard import Written, write_shard
 from flowjax.data.prepared import (
     FAILURES,
@@ -100,7 +101,7 @@ def prepare(
     source: Path,
     out: Path,
     *,
-    num_frames: int,
+    frames: int | AtRate,
     size: int | None = None,
     workers: int = 1,
     advance: Callable[[int], object] = lambda _: None,
@@ -111,7 +112,7 @@ def prepare(
         plan: the samples of a benchmark.
         source: the benchmark, as it was given.
         out: the folder to make, or to finish.
-        num_frames: of every clip.
+        frames: of every clip, or what chooses them.
         size: see `write_shard`.
         workers: processes that decode.
         advance: called with the number of clips that have been done.
@@ -125,7 +126,7 @@ def prepare(
     """
     settings = {
         "format": FORMAT,
-        "num_frames": num_frames,
+        "frames": frames if isinstance(frames, int) else frames.settings,
         "size": size,
         "source": printable(source),
         "questions": plan.digest,
@@ -138,7 +139,7 @@ def prepare(
     if held is None:
         raise FlowjaxError(f"{out}: another process is preparing it; wait for it to end")
     try:
-        return _prepare(plan, settings, out, workers, advance)
+        return _prepare(plan, settings, out, frames, workers, advance)
     finally:
         os.close(held)
 
@@ -147,6 +148,7 @@ def _prepare(
     plan: Plan,
     settings: dict[str, Any],
     out: Path,
+    frames: int | AtRate,
     workers: int,
     advance: Callable[[int], object],
 ) -> dict[int, str]:
@@ -170,7 +172,7 @@ def _prepare(
         if number in again or not shard_path(out, number).exists()
     ]
     advance(len(plan.clips) - sum(len(shards[number]) for number in todo))
-    for done in _written(out, plan, todo, settings, workers):
+    for done in _written(out, plan, todo, frames, settings["size"], workers):
         first = done.shard * PER_SHARD
         mine = range(first, first + PER_SHARD)
         failed = {clip: why for clip, why in failed.items() if clip not in mine} | done.failed
@@ -179,18 +181,22 @@ def _prepare(
 
 
 def _written(
-    out: Path, plan: Plan, todo: Sequence[int], settings: dict[str, Any], workers: int
+    out: Path,
+    plan: Plan,
+    todo: Sequence[int],
+    frames: int | AtRate,
+    size: int | None,
+    workers: int,
 ) -> Iterator[Written]:
-    shards, num_frames, size = plan.shards, settings["num_frames"], settings["size"]
+    shards = plan.shards
     if workers == 1:
         for number in todo:
-            yield write_shard(out, number, shards[number], num_frames, size)
+            yield write_shard(out, number, shards[number], frames, size)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, max(1, len(todo))), mp_context=context) as pool:
         pending = [
-            pool.submit(write_shard, out, number, shards[number], num_frames, size)
-            for number in todo
+            pool.submit(write_shard, out, number, shards[number], frames, size) for number in todo
         ]
         try:
             for done in as_completed(pending):
@@ -257,14 +263,15 @@ def read_prepared_benchmark(path: Path) -> Samples:
             f"{path / MANIFEST}: format is {fields.get('format')!r}; this version of flowjax reads "
             f"{FORMAT}; prepare again"
         )
-    clips, clip_of, num_frames = (fields.get(k) for k in ("clips", "clip_of", "num_frames"))
+    clips, clip_of = fields.get("clips"), fields.get("clip_of")
+    frames = _frames(fields.get("frames"))
     kept = open_questions(path / QUESTIONS)
     if (
         kept is None
         or not isinstance(clip_of, list)
         or len(clip_of) != len(kept.ids)
         or type(clips) is not int
-        or type(num_frames) is not int
+        or frames is None
     ):
         raise FlowjaxError(f"{path} is damaged; prepare again")
     for shard in range(-(-clips // PER_SHARD)):
@@ -273,7 +280,17 @@ def read_prepared_benchmark(path: Path) -> Samples:
                 f"{path} is not finished ({shard_path(path, shard).name} is missing); the same "
                 "`flowjax prepare` goes on"
             )
-    return Samples.of([PreparedPart(path, path, path.name, kept, tuple(clip_of), num_frames)])
+    return Samples.of([PreparedPart(path, path, path.name, kept, tuple(clip_of), frames)])
+
+
+def _frames(value: object) -> int | AtRate | None:
+    """As a manifest has it; None where it is damaged."""
+    if type(value) is int:
+        return value
+    try:
+        return AtRate.of(value) if isinstance(value, dict) else None
+    except (TypeError, KeyError):
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,11 +298,11 @@ class PreparedPart(Part):
     """Questions whose frames are stored."""
 
     clip_of: tuple[int, ...]
-    num_frames: int
+    frames: int | AtRate
 
     def check(self, frames: int | Choose) -> None:
         """Refuse other frames than are there."""
-        check_frames(self.root, self.num_frames, frames)
+        check_frames(self.root, self.frames, frames)
 
     def sample(self, index: int) -> Sample:
         """One question; its video's path is the one that the benchmark had."""
@@ -297,9 +314,7 @@ class PreparedPart(Part):
             video = Path(entry.video)
             return Sample(row.sample_id, entry.task, video, UNREADABLE, problem=row.problem)
         clip = self.clip_of[index]
-        where = Prepared(
-            shard_path(self.root, clip // PER_SHARD), clip % PER_SHARD, self.num_frames
-        )
+        where = Prepared(shard_path(self.root, clip // PER_SHARD), clip % PER_SHARD, self.frames)
         return Sample(
             row.sample_id,
             entry.task,

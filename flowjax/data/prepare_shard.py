@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from flowjax.data.clip import read_clip, video_digest
+from flowjax.data.frame_rate import AtRate
 from flowjax.data.prepared import PER_SHARD, failures_path, packed, shard_path
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
@@ -29,7 +30,7 @@ class Written(NamedTuple):
 
 
 def write_shard(
-    out: Path, shard: int, samples: Sequence[Sample], num_frames: int, size: int | None
+    out: Path, shard: int, samples: Sequence[Sample], frames: int | AtRate, size: int | None
 ) -> Written:
     """Decode the clips of one shard and write its file, complete or not at all.
 
@@ -37,7 +38,7 @@ def write_shard(
         out: the folder.
         shard: its number.
         samples: one for each of its clips.
-        num_frames: of each.
+        frames: of each, or what chooses them.
         size: pixels that the short side of larger frames is made; None to keep their size.
 
     Raises:
@@ -56,7 +57,7 @@ def write_shard(
         try:
             for place, sample in enumerate(samples):
                 try:
-                    record = _record(sample, num_frames, size)
+                    record = _record(sample, frames, size)
                 except FlowjaxError as error:
                     failed[shard * PER_SHARD + place] = str(error)
                     record = packed({"error": str(error)}, b"")
@@ -77,23 +78,23 @@ def write_shard(
     return Written(shard, failed, path.stat().st_size)
 
 
-def _record(sample: Sample, num_frames: int, size: int | None) -> bytes:
+def _record(sample: Sample, frames: int | AtRate, size: int | None) -> bytes:
     digest = video_digest(sample.video)
-    clip = read_clip(sample, num_frames)
+    clip = read_clip(sample, frames)
     indices, first, back = np.unique(clip.indices, return_index=True, return_inverse=True)
-    frames = clip.frames[first]
+    different = clip.frames[first]
     if size is not None:
-        frames = smaller(frames, size)
+        different = smaller(different, size)
     header = {
         "digest": digest,
-        "shape": frames.shape,
+        "shape": different.shape,
         "indices": indices.tolist(),
         "back": back.tolist(),
         "timestamps": clip.timestamps.tolist(),
         "fps": clip.fps,
         "duration": clip.duration,
     }
-    return packed(header, np.ascontiguousarray(frames).tobytes())
+    return packed(header, np.ascontiguousarray(different).tobytes())
 
 
 def smaller(

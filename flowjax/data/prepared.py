@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from flowjax.data.frame_rate import AtRate
 from flowjax.data.sample import Prepared
 from flowjax.data.video import Choose, VideoClip
 from flowjax.errors import FlowjaxError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, QUESTIONS, FRAMES, FAILURES = "prepared.json", "questions", "frames", "failures"
 PER_SHARD = 16
 """Clips in one file."""
@@ -76,7 +77,7 @@ def read_prepared(prepared: Prepared, num_frames: int | Choose) -> VideoClip:
         FlowjaxError: other frames are asked for than were prepared, the video could not be read
             when they were, or the file is missing or damaged.
     """
-    check_frames(prepared.shard.parent.parent, prepared.num_frames, num_frames)
+    check_frames(prepared.shard.parent.parent, prepared.frames, num_frames)
     header, content = _read(prepared)
     if "error" in header:
         raise FlowjaxError(header["error"])
@@ -96,19 +97,26 @@ def prepared_digest(prepared: Prepared) -> str:
     return _read(prepared)[0].get("digest", "")
 
 
-def check_frames(out: Path, there: int, wanted: int | Choose) -> None:
+def check_frames(out: Path, there: int | AtRate, wanted: int | Choose) -> None:
     """Refuse other frames than were prepared.
 
     Raises:
         FlowjaxError: says what is there and what would be right.
     """
-    if callable(wanted):
-        raise FlowjaxError(
-            f"{out} was prepared with {there} frames of every video, but --fps takes other numbers;"
-            " give the benchmark itself"
-        )
-    if wanted != there:
-        raise FlowjaxError(
-            f"{out} was prepared with {there} frames of every video, but this model reads {wanted};"
-            f" give --frames {there}, or prepare with --frames {wanted}"
-        )
+    if wanted == there:
+        return
+    if isinstance(there, int):
+        found, give = f"with {there} frames of every video", f"--frames {there}"
+    else:
+        found = f"at {there.rate:g} frames a second, chosen as one family chooses them"
+        give = f"--fps {there.rate:g} to a model of that family"
+    if isinstance(wanted, int):
+        reads, other = f"reads {wanted}", f"--frames {wanted}"
+    elif isinstance(wanted, AtRate):
+        reads, other = f"chooses others at {wanted.rate:g} a second", f"--fps {wanted.rate:g}"
+        other += " and this model"
+    else:
+        reads, other = "chooses others", "its own rule"
+    raise FlowjaxError(
+        f"{out} was prepared {found}, but this model {reads}; give {give}, or prepare with {other}"
+    )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from flowjax.data.frame_rate import AtRate
 from flowjax.data.prompt import Question
 
 Clock = Literal["display", "rate"]
@@ -24,12 +25,12 @@ class Prepared:
     """Where the frames of a clip are stored; see `flowjax.data.prepared`.
 
     shard, place: the file, and which of its records.
-    num_frames: that were chosen of the clip.
+    frames: how many were chosen of the clip, or what chose them.
     """
 
     shard: Path
     place: int
-    num_frames: int
+    frames: int | AtRate
 
 
 @dataclass(frozen=True)

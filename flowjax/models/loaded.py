@@ -7,10 +7,9 @@ from html import escape
 from pathlib import Path
 
 import jax
-import numpy as np
 from tokenizers import Tokenizer
 
-from flowjax.data.video import Choose
+from flowjax.data.frame_rate import AtRate
 from flowjax.data.video_options import AS_CHECKPOINT, VideoOptions
 from flowjax.errors import FlowjaxError
 from flowjax.models.chat import ChatTemplate, chat_prompt, read_chat_template
@@ -88,20 +87,11 @@ class LoadedModel:
         )
 
     @property
-    def frames(self) -> int | Choose:
+    def frames(self) -> int | AtRate:
         """How many frames of a video are read, or what chooses them at a rate."""
-        rate, (least, most), rule = self.video.fps, self.family.frames, self.family.by_rate
-        if rate is None:
+        if self.video.fps is None:
             return self.config.frames
-
-        def choose(total: int, fps: float) -> np.ndarray:
-            count = rule.count(total, fps, rate)
-            indices = rule.indices(total, count if most is None else min(count, most))
-            # What a video has too few of is shown more than once.
-            missing = max(0, least - len(indices))
-            return np.concatenate([indices, np.full(missing, indices[-1])])
-
-        return choose
+        return AtRate(float(self.video.fps), self.family.by_rate, *self.family.frames)
 
     def __repr__(self) -> str:
         """Family, sizes, parameters, dtype and devices."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from flowjax.data.benchmark import read_benchmark
 from flowjax.data.clip import read_clip, sample_digest
 from flowjax.data.encode import write_mp4
+from flowjax.data.frame_rate import AtRate, ByRate
 from flowjax.data.prepare import Plan, prepare
 from flowjax.data.prepared import PER_SHARD
 from flowjax.errors import FlowjaxError
@@ -49,10 +51,9 @@ def benchmark(tmp_path_factory):
     return folder
 
 
-def made(benchmark, out, **options):
+def made(benchmark, out, *, frames: int | AtRate = 4, **options):
     plan = Plan.of(read_benchmark(benchmark))
-    options = {"num_frames": 4} | options
-    return plan, prepare(plan, benchmark, out, **options)
+    return plan, prepare(plan, benchmark, out, frames=frames, **options)
 
 
 def content(out):
@@ -95,14 +96,44 @@ def test_other_frames_are_refused(benchmark, tmp_path):
     samples = read_benchmark(tmp_path / "out")
     with pytest.raises(FlowjaxError, match="4 frames of every video, but this model reads 8; give"):
         samples.check(8)
-    with pytest.raises(FlowjaxError, match="--fps takes other numbers"):
+    with pytest.raises(FlowjaxError, match="but this model chooses others; give --frames 4"):
         samples.check(lambda total, fps: np.arange(total))
-    with pytest.raises(FlowjaxError, match=r"prepared otherwise \(num_frames is 4 there and 8"):
-        made(benchmark, tmp_path / "out", num_frames=8)
+    with pytest.raises(FlowjaxError, match=r"prepared otherwise \(frames is 4 there and 8"):
+        made(benchmark, tmp_path / "out", frames=8)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("")
     with pytest.raises(FlowjaxError, match="was not made by flowjax prepare"):
         made(benchmark, tmp_path / "other")
+
+
+AT_RATE = AtRate(4.0, ByRate("starts", least=2, most=768, multiple=2), 4, None)
+
+
+def test_frames_at_a_rate(benchmark, tmp_path):
+    """As one family chooses them: more of longer videos, and of short ones some twice."""
+    made(benchmark, tmp_path / "out", frames=AT_RATE)
+    raw, stored = read_benchmark(benchmark), read_benchmark(tmp_path / "out")
+    stored.check(AT_RATE)
+    lengths = set()
+    for one, other in zip(raw, stored, strict=True):
+        if not one.problem:
+            found = frames_of(other, AT_RATE)
+            assert found == frames_of(one, AT_RATE)
+            lengths |= set() if isinstance(found, str) else {len(found[0][0][1])}
+    assert lengths == {4, 8}
+    for other, words in (
+        (
+            4,
+            "at 4 frames a second, chosen as one family chooses them, but this model reads 4; give",
+        ),
+        (replace(AT_RATE, rate=2.0), "chooses others at 2 a second; give --fps 4"),
+        (replace(AT_RATE, rule=ByRate()), "chooses others at 4 a second"),
+    ):
+        with pytest.raises(FlowjaxError, match=words):
+            stored.check(other)
+    with pytest.raises(FlowjaxError, match=r"prepared otherwise \(frames is {.*} there and 4 here"):
+        made(benchmark, tmp_path / "out")
+    made(benchmark, tmp_path / "out", frames=AT_RATE)
 
 
 def test_smaller_frames(benchmark, tmp_path):
@@ -120,7 +151,7 @@ def test_more_workers_and_a_kill_give_the_same_files(benchmark, tmp_path):
         "from flowjax.data.benchmark import read_benchmark\n"
         "from flowjax.data.prepare import Plan, prepare\n"
         "source, out = map(pathlib.Path, sys.argv[1:])\n"
-        "prepare(Plan.of(read_benchmark(source)), source, out, num_frames=4)\n"
+        "prepare(Plan.of(read_benchmark(source)), source, out, frames=4)\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     killed = tmp_path / "killed"

@@ -47,8 +47,11 @@ def test_other_frames_are_refused_before_anything_runs(flowjax, answering, prepa
 
 def test_bad_arguments(flowjax, benchmark, prepared, tmp_path):
     for options, words in (
-        (["--frames", 0], "--frames 0: give at least 1"),
+        (["--frames", 0], "frames 0: give at least 1"),
         (["--frames", 8, "--task", "none"], "task 'none' does not exist"),
+        ([], "give --frames, or --model"),
+        (["--fps", 2], "--fps 2: which frames they are is the rule of a model's family; give"),
+        (["--fps", 2, "--frames", 8], "frames 8 and fps 2: give a number of frames or a rate"),
     ):
         result = flowjax("prepare", benchmark, tmp_path / "out", *options)
         assert result.code == 2 and words in result.err
