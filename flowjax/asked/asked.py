@@ -193,8 +193,8 @@ def ask(
         fps: how many a second instead, so that longer videos have more.
         max_pixels: that frames are resized to at most, for families that read frames of any size;
             see `VideoOptions`.
-        prompt: "reference", the family's own, or "chat", by the checkpoint's chat template; None
-            as the model was converted for.
+        prompt: "reference", the family's own, "chat", by the checkpoint's chat template, or the
+            path of a file with a template; None as the model was converted for.
 
     Returns:
         The question as the model reads it. Its `probabilities` run the model once.

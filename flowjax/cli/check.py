@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flowjax.cli.options import Fps, Frames, MaxPixels, Model
+from flowjax.cli.options import Fps, Frames, MaxPixels, Model, Prompt
 
 
 def check(
@@ -31,6 +31,7 @@ def check(
     num_frames: Frames = None,
     fps: Fps = None,
     max_pixels: MaxPixels = None,
+    prompt: Prompt = None,
 ) -> None:
     """Compare a converted model with its checkpoint in transformers, stage by stage.
 
@@ -51,5 +52,6 @@ def check(
             dtype=dtype,
             device=device,
             reading=VideoOptions(num_frames, fps, max_pixels),
+            asked_by=prompt,
         )
     )

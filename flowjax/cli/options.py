@@ -22,8 +22,8 @@ MaxPixels = Annotated[
 Prompt = Annotated[
     str | None,
     typer.Option(
-        help="reference: the family's own prompt; chat: the checkpoint's chat template. Default: "
-        "as the model was converted."
+        help="reference: the family's own prompt; chat: the checkpoint's chat template; or a file "
+        "with {video}, {question} and {options} in it. Default: as the model was converted."
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]

@@ -175,8 +175,18 @@ class PromptBuilder:
         self.text("question_format", "Question: ")
         self.text("question_stem", question.stem + own)
         self.text("question_format", f"{between}Options:{own}")
+        self.options(question, first=between, between=between, own=own)
+
+    def options(
+        self, question: Question, *, first: str = "", between: str = "\n", own: str = ""
+    ) -> None:
+        """Append "(A) ...", "(B) ...", and so on.
+
+        first, between: what stands before the first and before every other, `question_format`.
+        own: what stands after each, and belongs to it.
+        """
         for letter, option in zip(question.letters, question.options, strict=True):
-            self.text("question_format", between)
+            self.text("question_format", first if letter == LETTERS[0] else between)
             self.text(f"option_{letter}", f"({letter}) {option}{own}")
         if question.answer is not None:
             self._true_option = f"option_{question.answer}"

@@ -275,7 +275,7 @@ def chat_prompt(template: ChatTemplate, prompt: PromptOf, begins: str = "") -> P
         frame = frame_of(template, built, shape)
         builder = PromptBuilder()
         builder.text("system", frame.before.removeprefix(begins))
-        _copy(built, frame.section, builder)
+        copy_part(built, frame.section, builder)
         if frame.between:
             builder.text("instruction", frame.between)
         builder.question(question)
@@ -289,7 +289,7 @@ def chat_prompt(template: ChatTemplate, prompt: PromptOf, begins: str = "") -> P
     return chat
 
 
-def _copy(built: Prompt, section: tuple[int, int], builder: PromptBuilder) -> None:
+def copy_part(built: Prompt, section: tuple[int, int], builder: PromptBuilder) -> None:
     """Append a part of a prompt, with its spans and placeholders."""
     start, stop = section
     before = built.text[:start].count(built.placeholder)

@@ -13,13 +13,15 @@ from flowjax.data.frame_rate import AtRate
 from flowjax.data.video_options import AS_CHECKPOINT, VideoOptions
 from flowjax.errors import FlowjaxError
 from flowjax.models.chat import ChatTemplate, chat_prompt, read_chat_template
+from flowjax.models.prompt_file import PromptFile, read_prompt_file
 from flowjax.models.registry import BoundedPreprocess, Family, Preprocess, families
 from flowjax.models.video_llm import VideoLLM, VideoLLMConfig
 
 REFERENCE, CHAT = "reference", "chat"
 """What a model is asked by: its family's own prompt, or its checkpoint's chat template.
 
-A model is asked by the first unless its conversion's override `prompt`, or a run, says otherwise.
+A model is asked by the first unless its conversion's override `prompt`, or a run, says otherwise; a
+run may have a template in a file, too.
 """
 
 
@@ -30,7 +32,7 @@ class LoadedModel:
     preprocess: frames uint8 [t, h, w, 3] to pixel values.
     name, note: as in `Manifest`.
     video: how videos are read where it is not as the checkpoint says.
-    prompt: what it is asked by, `REFERENCE` or `CHAT`.
+    prompt: what it is asked by, `REFERENCE`, `CHAT`, or a template of the user's own.
     """
 
     model: VideoLLM
@@ -42,23 +44,33 @@ class LoadedModel:
     note: str
     path: Path
     video: VideoOptions = AS_CHECKPOINT
-    prompt: str = REFERENCE
+    prompt: str | PromptFile = REFERENCE
 
-    def asked_by(self, prompt: str | None) -> "LoadedModel":
-        """The same model, asked by its family's own prompt or by its checkpoint's chat template.
+    def asked_by(self, prompt: str | PromptFile | None) -> "LoadedModel":
+        """The same model, asked by its family's own prompt, its checkpoint's or one in a file.
 
-        prompt: `REFERENCE` or `CHAT`; None: as it was converted for.
+        prompt: `REFERENCE`, `CHAT`, or the path of a file (see `flowjax.models.prompt_file`) or
+            what was read from it; None: as it was converted for.
 
         Raises:
-            FlowjaxError: another name, or the checkpoint has no template.
+            FlowjaxError: another name, the checkpoint has no template, or that of the file is none.
         """
         if prompt in (None, self.prompt):
             return self
-        if prompt not in (REFERENCE, CHAT):
-            raise FlowjaxError(f"prompt {prompt}: choose {REFERENCE} or {CHAT}")
         family = families()[self.config.family]
         if prompt == CHAT:
             family = chatting(family, self.path, self.tokenizer)
+        elif prompt != REFERENCE:
+            if isinstance(prompt, str):
+                if not Path(prompt).is_file():
+                    raise FlowjaxError(
+                        f"prompt {prompt}: choose {REFERENCE} or {CHAT}, or give a file that there "
+                        "is"
+                    )
+                prompt = read_prompt_file(Path(prompt))
+            template = read_chat_template(self.path)
+            begins = "" if template is None else first_token(template, self.tokenizer)
+            family = dataclasses.replace(family, prompt=prompt.prompts(family.prompt, begins))
         return dataclasses.replace(self, family=family, prompt=prompt)
 
     def reading(self, video: VideoOptions) -> "LoadedModel":

@@ -15,15 +15,17 @@ from flowjax.version import __version__
 def model_settings(loaded: LoadedModel) -> dict[str, Any]:
     """The model, its parameters' digest, the version, and how it is asked.
 
-    How videos are read is there if chosen, and the prompt where it is not the family's own.
+    How videos are read is there if chosen, and the prompt where it is not the family's own: its
+    name, or a template's text and digest.
     """
+    prompt = loaded.prompt if isinstance(loaded.prompt, str) else loaded.prompt.settings
     return {
         "model": loaded.name,
         "checkpoint": checkpoint_digest(loaded.path),
         "dtype": str(loaded.model.dtype),
         "version": __version__,
         **loaded.video.settings,
-        **({} if loaded.prompt == REFERENCE else {"prompt": loaded.prompt}),
+        **({} if prompt == REFERENCE else {"prompt": prompt}),
     }
 
 

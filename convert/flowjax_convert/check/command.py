@@ -94,6 +94,7 @@ def read_sides(
     options: tuple[str, ...] = (),
     dtype: str = "float32",
     reading: VideoOptions = AS_CHECKPOINT,
+    asked_by: str | None = None,
 ) -> Sides:
     """Read everything but weights; see `check` for arguments and errors."""
     if dtype not in BOUNDS:
@@ -106,7 +107,7 @@ def read_sides(
         )
     directory = resolve(src, None, manifest.overrides.get("revision")).directory
     peer = peer_of(read_json(directory / CONFIG), str(directory / CONFIG))
-    loaded = load_model(model, parameters=False).reading(reading)
+    loaded = load_model(model, parameters=False).reading(reading).asked_by(asked_by)
     prompt = read_question(loaded, video, question, options)
     # Of several dtypes, transformers would cast all to one.
     narrow = len(set(manifest.dtype.values())) == 1 and dtype == "float32"
@@ -169,6 +170,7 @@ def check(
     dtype: str = "float32",
     device: str = "cpu",
     reading: VideoOptions = AS_CHECKPOINT,
+    asked_by: str | None = None,
 ) -> CheckReport:
     """Ask a converted model and its checkpoint in `transformers` the same, and compare.
 
@@ -183,6 +185,7 @@ def check(
         dtype: of the computation, float32 or bfloat16.
         device: of PyTorch, such as cpu or cuda.
         reading: how the video is read.
+        asked_by: the prompt; see `LoadedModel.asked_by`.
 
     Raises:
         FlowjaxError: PyTorch or `transformers` is missing, `transformers` has no class for the
@@ -197,6 +200,7 @@ def check(
         options=options,
         dtype=dtype,
         reading=reading,
+        asked_by=asked_by,
     )
     with tempfile.TemporaryDirectory(prefix="flowjax-check-") as scratch:
         recorded = record(sides, Path(scratch), device)
