@@ -4,7 +4,7 @@ Repository github.com/yale-nlp/TOMATO (CC BY-SA 4.0), with the videos that it li
 
     DIR/data/<task>.json     objects by running number: question, options, answer (the number of
                              the true option, from 0), demonstration_type, key
-    DIR/videos/<demonstration_type>/<key>.mp4
+    DIR/videos/<demonstration_type>/<key>.mp4     human, object or simulated
 """
 
 from pathlib import Path
