@@ -1,5 +1,6 @@
 """Attention edges by name, knockouts that cut them, and the tables they leave for a mask."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -197,10 +198,15 @@ def causal_edges(first_row: int, length: int) -> int:
     return (length * (length + 1) - first_row * (first_row + 1)) // 2
 
 
+@functools.lru_cache(maxsize=4)
 def edge_counts(layout: TokenLayout) -> Int[np.ndarray, "g g"]:
-    """Causal edges (diagonal included) between cells: int64 [g, g], target x source."""
-    is_cell = np.eye(len(layout.cells), dtype=np.int64)[layout.cell]
-    return is_cell.T @ np.cumsum(is_cell, axis=0)
+    """Causal edges (diagonal included) between cells: int64 [g, g], target x source, read-only."""
+    cells = np.arange(len(layout.cells))
+    until = np.cumsum(layout.cell[:, None] == cells, axis=0, dtype=np.int64)
+    order = np.argsort(layout.cell, kind="stable")
+    counts = np.add.reduceat(until[order], np.searchsorted(layout.cell[order], cells), axis=0)
+    counts.flags.writeable = False
+    return counts
 
 
 def count_edges(layout: TokenLayout, table: Bool[np.ndarray, "g g"]) -> int:

@@ -51,10 +51,7 @@ def footprint(layout: TokenLayout, knockout: Knockout | Patch) -> Footprint:
     if isinstance(knockout, Patch):
         return Footprint(min(knockout.layers or (0,)), int(knockout.positions(layout)[0]))
     cut = cut_table(layout, knockout)
-    first_source = np.full(len(layout.cells), layout.length)
-    for cell in range(len(layout.cells)):
-        sources = layout.cell == cell
-        first_source[cell] = int(np.argmax(sources)) if sources.any() else layout.length
+    _, first_source = np.unique(layout.cell, return_index=True)
     # A row of target cell t loses an edge once a source of one of t's cut cells is at or before it.
     from_row = np.where(cut, first_source[None, :], layout.length).min(axis=1)
     rows = np.flatnonzero(np.arange(layout.length) >= from_row[layout.cell])
