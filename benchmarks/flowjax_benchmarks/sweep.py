@@ -107,6 +107,8 @@ class Setting:
             [footprint(self.layout, knockout) for knockout in knockouts],
             self.decoder.config,
             value_bytes=self.embedded.x.dtype.itemsize,
+            kernel=self.decoder.kernel_for(self.layout.length) is not None,
+            platform=jax.default_backend(),
         )
 
     def planned(self) -> np.ndarray:

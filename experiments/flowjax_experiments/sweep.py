@@ -204,7 +204,15 @@ def make_plan(
     cells = chosen.cells(layout, decoder.layers, decoder.heads)
     feet = [footprint(layout, cell.knockout) for cell in cells]
     value_bytes = loaded.model.dtype.itemsize
-    return cells, plan_sweep(layout.length, feet, decoder, value_bytes=value_bytes, budget=budget)
+    return cells, plan_sweep(
+        layout.length,
+        feet,
+        decoder,
+        value_bytes=value_bytes,
+        budget=budget,
+        kernel=loaded.model.decoder.kernel_for(layout.length) is not None,
+        platform=jax.default_backend(),
+    )
 
 
 def print_plan(sweep: Sweep, loaded: LoadedModel, sample: Sample) -> None:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from flowjax.models.attention import CHUNK, band_rows
+from flowjax.models.attention import band_rows
 from flowjax.models.cost import LayerCost
 from flowjax.models.decoder import DecoderConfig
+from flowjax.sweeps.working import Program, Working
 
 KERNEL_ROWS = 64
 """More rows than this attend by a kernel. Fewer are many windows' that share kept keys."""
@@ -27,19 +28,23 @@ class Cost:
 
     value_bytes: bytes of one value of a hidden state.
     kernel: whether the decoder attends by a kernel.
+    platform: where it runs, as JAX names it.
     """
 
     config: DecoderConfig
     value_bytes: int
     kernel: bool = False
+    platform: str = "cpu"
     _layer: LayerCost = field(init=False)
     _linear: int = field(init=False)
+    _working: Working = field(init=False)
 
     def __post_init__(self) -> None:
         """Count a row's products once: planning asks for them very often."""
         layer = LayerCost(self.config)
         object.__setattr__(self, "_layer", layer)
         object.__setattr__(self, "_linear", layer.row + layer.source)
+        object.__setattr__(self, "_working", Working(self.config, self.value_bytes))
 
     def _reading(self, edges: int) -> int:
         return self.config.heads * self._layer.edge * edges
@@ -75,25 +80,15 @@ class Cost:
     def batch_bytes(self, batch: int, rows: int, prefix: int) -> int:
         """Working memory of `batch` windows."""
         kernel = self.kernel and by_kernel(batch, rows, rows + prefix)
-        return self._working(batch, rows, 0 if kernel else rows + prefix)
+        return self._working.bytes(
+            Program(batch, rows, rows + prefix, kernel, prefill=False), self.platform
+        )
 
     def prefill_bytes(self, length: int) -> int:
         """Working memory of the prefill."""
-        return self._working(1, length, 0 if self.kernel else length)
-
-    def _working(self, batch: int, rows: int, keys: int) -> int:
-        """Bytes of hidden states, MLP, one chunk's scores of `keys` keys, and logits.
-
-        Scores are float32 and exist up to five times (scores, masked, exponentials, weights, and
-        a transposed copy), beside a mask byte; a kernel makes none.
-        Each layer's parameters are copied out of their stack once for all windows.
-        """
-        config = self.config
-        states = 4 * config.width + 3 * config.mlp_width + self._layer.cached
-        hidden = rows * states * self.value_bytes
-        scores = min(rows, CHUNK) * keys * (config.heads * 20 + 1)
-        layer = self._linear // 2 * self.value_bytes
-        return layer + batch * (hidden + scores + 8 * config.vocabulary)
+        return self._working.bytes(
+            Program(1, length, length, self.kernel, prefill=True), self.platform
+        )
 
 
 def chunked_edges(rows: int, prefix: int) -> int:

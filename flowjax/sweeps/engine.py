@@ -179,6 +179,7 @@ def planned(
                 value_bytes=embedded.x.dtype.itemsize,
                 budget=budget,
                 kernel=decoder.kernel_for(layout.length) is not None,
+                platform=jax.default_backend(),
                 multiple=1 if (mesh := mesh_of(decoder)) is None else mesh.shape[DATA],
             ),
         )

@@ -152,6 +152,7 @@ def plan_sweep(
     value_bytes: int = 4,
     budget: int | None = None,
     kernel: bool = False,
+    platform: str = "cpu",
     multiple: int = 1,
 ) -> Plan:
     """Group knockouts into batches.
@@ -167,12 +168,13 @@ def plan_sweep(
         value_bytes: bytes of one value of a hidden state.
         budget: device bytes for everything but parameters; None for no limit.
         kernel: whether the decoder attends by a kernel.
+        platform: where it runs (`jax.default_backend`); compilers allot different memory.
         multiple: batch sizes are multiples of this (devices along the mesh's `data` axis).
 
     Raises:
         FlowjaxError: the budget is below what one window needs.
     """
-    cost = Cost(config, value_bytes, kernel)
+    cost = Cost(config, value_bytes, kernel, platform)
     length = round_up(layout_length, LENGTH_STEP)
     by_rows: dict[int, list[int]] = defaultdict(list)
     for index, foot in enumerate(footprints):

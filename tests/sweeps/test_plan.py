@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from flowjax.edges import Knockout, causal_edges, cut_table, dense, edge_mask
 from flowjax.errors import FlowjaxError
 from flowjax.layout import TokenLayout
+from flowjax.models.attention import CHUNK
 from flowjax.models.decoder import DecoderConfig
 from flowjax.models.rope import Rope
-from flowjax.sweeps.cost import CHUNK, chunked_edges
+from flowjax.sweeps.cost import chunked_edges
 from flowjax.sweeps.plan import (
     Footprint,
     bucket_rows,
