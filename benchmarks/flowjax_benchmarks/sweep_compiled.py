@@ -1,15 +1,24 @@
-"""Compile a sweep's programs for an H100, without a GPU, and record the memory that they take.
+"""Compile a sweep's programs for an H100, without a GPU, and record what they take and do.
 
     python -m flowjax_benchmarks.sweep_compiled --json benchmarks/results/sweep-h100-compiled.json
 
 LLaVA 7B and Qwen2.5-VL 7B in bfloat16, with the attention kernel and without, the paper's edges.
-`allotted` is what the compiler gives a program beside its arguments: temporaries, and of windows
-their logits; `estimate` is the planner's (`flowjax.sweeps.cost`). Needs the extra `cuda-compile`.
+`tests/sweeps/test_working.py` compares the planner's estimates with the memory that the compiler
+allots. FLOPs and bytes are those of `flowjax.hlo`; the time is a model:
+
+    sum over instructions of max(FLOPs / (0.6 x 989.4e12), bytes / (0.9 x 3.35e12 a second))
+
+0.6 of the peak is what dense attention reaches on this chip at 16,392 tokens (0.58,
+`kernel-h100.json`). A prompt that is asked for alone replaces its rows in the file. Needs the
+extra `cuda-compile`.
 """
 
 import argparse
+import functools
+import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,93 +26,209 @@ os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX, which reads it once
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.stages import Lowered
 
-from flowjax.compilation import memory_of
-from flowjax.edges import Knockout
-from flowjax.models.decoder import Decoder
+from flowjax.compilation import memory_of, text_of
+from flowjax.edges import Knockout, edge_table
+from flowjax.hlo.cost import ProgramCost, program_cost
+from flowjax.hlo.text import Instruction
+from flowjax.layout import TokenLayout
+from flowjax.models.decoder import Decoder, DecoderConfig
 from flowjax.models.embedded import Embedded
+from flowjax.models.flash import make_maps
 from flowjax.sweeps import engine
-from flowjax.sweeps.cost import Cost
-from flowjax.sweeps.plan import footprint, plan_sweep
+from flowjax.sweeps.cost import Cost, by_kernel
+from flowjax.sweeps.plan import Batch, Plan, footprint, plan_sweep
 from flowjax.sweeps.protocol import protocol
+from flowjax_benchmarks.kernel_bound import CHIPS, REACHED
 from flowjax_benchmarks.kernel_gpu import array, device
 from flowjax_benchmarks.record import record, say, write_result
 from flowjax_benchmarks.sweep import prompt_layout
 from flowjax_benchmarks.sweep_attention import SHAPES, TOKENS_PER_FRAME
 
-PROMPTS = {"llava-7b": (8, 28), "qwen2.5-vl-7b": (8, 28, 113, 226)}
+PROMPTS = {"llava-7b": (8,), "qwen2.5-vl-7b": (28, 113, 226)}
 """Frames of each shape's prompts."""
+KERNEL = "mosaic_gpu"
+KERNEL_TARGET = "mosaic_gpu_v2"
+COMPUTING = 0.6
+"""The part of the tensor cores' peak that large products reach."""
+WINDOW = 9
 
 
 def main() -> None:
-    """Compile, print, and write the result."""
+    """Compile, print, and write the result after every prompt."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--shape", choices=PROMPTS)
     parser.add_argument("--frames", type=int)
-    options = parser.parse_args()
-    rows = [
-        row
-        for shape, prompts in PROMPTS.items()
-        if options.shape in (None, shape)
-        for frames in prompts
-        if options.frames in (None, frames)
-        for kernel in (False, True)
-        for row in programs(shape, frames, kernel)
-    ]
-    if options.json:
-        command = ["python", "-m", "flowjax_benchmarks.sweep_compiled", "--json", str(options.json)]
-        packages = ("jax-cuda13-plugin", "nvidia-cuda-nvcc")
-        write_result(options.json, {"compiled": rows, **record(command, packages)})
+    asked = parser.parse_args()
+    old = json.loads(asked.json.read_text())["prompts"] if asked.json.exists() else []
+    prompts = {(each["shape"], each["frames"]): each for each in old}
+    command = ["python", "-m", "flowjax_benchmarks.sweep_compiled", "--json", str(asked.json)]
+    made = record(command, ("jax-cuda13-plugin", "nvidia-cuda-nvcc"))
+    for shape, frames in PROMPTS.items():
+        for count in frames:
+            if asked.shape in (None, shape) and asked.frames in (None, count):
+                prompts[shape, count] = prompt(shape, count)
+                ordered = sorted(prompts.values(), key=lambda each: each["positions"])
+                write_result(asked.json, {"prompts": ordered, **made})
 
 
-def programs(shape: str, frames: int, kernel: bool) -> list[dict[str, Any]]:
-    """What every program of a sweep takes."""
-    config, layout = SHAPES[shape], prompt_layout(frames, TOKENS_PER_FRAME)
-    cells = protocol(width=9).cells(layout, config.layers, config.heads)
-    cuts = [cell.knockout for cell in cells if isinstance(cell.knockout, Knockout)]
-    footprints = [footprint(layout, cut) for cut in cuts]
-    plan = plan_sweep(layout.length, footprints, config, value_bytes=2, kernel=kernel)
-    decoder = nnx.eval_shape(lambda: Decoder(config, jnp.dtype("bfloat16"), nnx.Rngs(0)))
-    decoder = jax.tree.map(place, decoder)
-    decoder.kernel = "mosaic_gpu" if kernel else None
-    prompt = Embedded(
-        array((plan.length, config.width), jnp.bfloat16),
-        array((1, plan.length), jnp.int32),
-        None,
-        array((), jnp.int32),
-    )
-    cost, rows = Cost(config, 2, kernel), []
-    for batch, lowered in engine.lower_plan(decoder, prompt, layout, cuts, plan, place):
-        start = time.perf_counter()
-        options: Any = {"xla_gpu_autotune_level": "0"}  # there is nothing to try them on
-        memory = memory_of(lowered.compile(compiler_options=options))
-        allotted, estimate = memory.temp_size_in_bytes, cost.prefill_bytes(plan.length)
-        if batch is not None:
-            allotted += memory.output_size_in_bytes
-            estimate = cost.batch_bytes(*batch.shape)
-        rows.append(
-            {
-                "shape": shape,
-                "positions": plan.length,
-                "kernel": kernel,
-                "program": "prefill" if batch is None else list(batch.shape),
-                "temporary_bytes": memory.temp_size_in_bytes,
-                "allotted_bytes": allotted,
-                "estimate_bytes": estimate,
-                "estimate_over_allotted": estimate / allotted,
-                "kept_bytes": cost.kept_bytes(plan.length),
-                "compile_seconds": time.perf_counter() - start,
-            }
+def prompt(shape: str, frames: int) -> dict[str, Any]:
+    """Both sweeps of one prompt."""
+    sweeps = {
+        "plain": Sweep(shape, frames, kernel=False),
+        "kernel": Sweep(shape, frames, kernel=True),
+    }
+    # Windows of few rows attend plainly in both: their programs are the same.
+    compiled: dict[Any, dict[str, Any]] = {}
+    found = {name: sweep.measure(compiled) for name, sweep in sweeps.items()}
+    plain, kernel = found["plain"], found["kernel"]
+    return {
+        "shape": shape,
+        "frames": frames,
+        "positions": sweeps["plain"].layout.length,
+        "length": sweeps["plain"].plan.length,
+        "windows": len(sweeps["plain"].cuts),
+        "kept_bytes": sweeps["plain"].cost.kept_bytes(sweeps["plain"].plan.length),
+        "plain_over_kernel": {
+            name: plain["sweep"][name] / kernel["sweep"][name]
+            for name in ("bytes", "flops", "modelled_seconds")
+        },
+        **found,
+    }
+
+
+class Sweep:
+    """All of the paper's windows over one prompt, for one H100."""
+
+    def __init__(self, shape: str, frames: int, *, kernel: bool) -> None:
+        self.kernel = kernel
+        self.config: DecoderConfig = SHAPES[shape]
+        self.layout: TokenLayout = prompt_layout(frames, TOKENS_PER_FRAME)
+        cells = protocol(width=WINDOW).cells(self.layout, self.config.layers, self.config.heads)
+        self.cuts = [cell.knockout for cell in cells if isinstance(cell.knockout, Knockout)]
+        footprints = [footprint(self.layout, cut) for cut in self.cuts]
+        self.plan: Plan = plan_sweep(
+            self.layout.length,
+            footprints,
+            self.config,
+            value_bytes=2,
+            kernel=kernel,
+            platform="gpu",
         )
-        say(" ".join(f"{name}={value}" for name, value in rows[-1].items()))
-    return rows
+        self.cost = Cost(self.config, 2, kernel, "gpu")
+
+    def lowered(self) -> Iterator[tuple[Batch | None, Lowered]]:
+        """Every program."""
+        decoder = nnx.eval_shape(lambda: Decoder(self.config, jnp.dtype("bfloat16"), nnx.Rngs(0)))
+        decoder = jax.tree.map(place, decoder)
+        decoder.kernel = KERNEL if self.kernel else None
+        length = self.plan.length
+        embedded = Embedded(
+            array((length, self.config.width), jnp.bfloat16),
+            array((1, length), jnp.int32),
+            None,
+            array((), jnp.int32),
+        )
+        return engine.lower_plan(decoder, embedded, self.layout, self.cuts, self.plan, place)
+
+    def measure(self, compiled: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+        """Every program's figures, and the whole sweep's."""
+        programs, texts = [], {}
+        for batch, lowered in self.lowered():
+            own = self.kernel and (batch is None or attends_by_kernel(batch))
+            key = own, None if batch is None else batch.shape
+            if key not in compiled:
+                compiled[key] = compile_one(lowered)
+            figures = dict(compiled[key])
+            shape = None if batch is None else batch.shape
+            texts[shape] = figures.pop("text")
+            programs.append(
+                {
+                    "program": "prefill" if shape is None else list(shape),
+                    "attends_by_kernel": own,
+                    **figures,
+                }
+            )
+            say(" ".join(f"{name}={value}" for name, value in programs[-1].items()))
+        runs = [self.run(None, texts), *(self.run(batch, texts) for batch in self.plan.batches)]
+        return {
+            "sweep": summed(runs),
+            "prefill": summed(runs[:1]),
+            "most_temporary_bytes": max(each["temporary_bytes"] for each in programs),
+            "programs": programs,
+        }
+
+    def run(self, batch: Batch | None, texts: dict[Any, str]) -> ProgramCost:
+        """What one call of a program does."""
+        layers, start = self.config.layers, 0 if batch is None else batch.start
+        ran = layers if batch is None else layers - 1 - start
+        flops = 0.0
+        if self.kernel and (batch is None or attends_by_kernel(batch)):
+            blocks = self.blocks(batch)[start : start + ran]
+            flops = 4.0 * self.config.head_dim * self.config.heads * float(blocks.mean())
+        return counted(texts[None if batch is None else batch.shape], ran, flops)
+
+    def blocks(self, batch: Batch | None) -> np.ndarray:
+        """Scores that the kernel computes in every layer of a window, for each head."""
+        length, layers = self.plan.length, self.config.layers
+        group = np.pad(self.layout.cell, (0, length - self.layout.length)).astype(np.int32)
+        cuts = [] if batch is None else [self.cuts[batch.knockouts[0]]]
+        table = edge_table(self.layout, cuts, layers=layers, heads=self.config.heads)
+        first, rows = (0, length) if batch is None else (batch.first_row, batch.rows)
+        maps = make_maps(group, table, KERNEL, self.config.head_dim, first_row=first, rows=rows)
+        assert maps is not None
+        bounds, size = np.asarray(maps.blocks.bounds), maps.blocks.block_q * maps.blocks.block_k
+        kept = (bounds[..., 2] - bounds[..., 0]).sum(-1)
+        return size * kept[np.asarray(maps.table)[:, 0]]
+
+
+def attends_by_kernel(batch: Batch) -> bool:
+    """Whether a batch of a decoder with a kernel attends by it."""
+    return by_kernel(batch.size, batch.rows, batch.rows + batch.prefix)
+
+
+def compile_one(lowered: Lowered) -> dict[str, Any]:
+    """Compile a program; its text goes no further than this file."""
+    start = time.perf_counter()
+    options: Any = {"xla_gpu_autotune_level": "0"}  # there is nothing to try them on
+    program = lowered.compile(compiler_options=options)
+    memory = memory_of(program)
+    return {
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "output_bytes": memory.output_size_in_bytes,
+        "compile_seconds": time.perf_counter() - start,
+        "text": text_of(program),
+    }
+
+
+def summed(runs: list[ProgramCost]) -> dict[str, float]:
+    """FLOPs, bytes and modelled seconds of calls."""
+    chip = CHIPS["H100 80GB HBM3"]
+    speeds = COMPUTING * chip.flops, REACHED * chip.bandwidth
+    return {
+        "flops": sum(run.flops for run in runs),
+        "bytes": sum(run.bytes for run in runs),
+        "modelled_seconds": sum(run.seconds(*speeds) for run in runs),
+    }
 
 
 def place(leaf: Any) -> jax.ShapeDtypeStruct:  # noqa: ANN401 - an array of any library, or a shape
     """The same array on the H100."""
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device())
+
+
+@functools.cache
+def counted(text: str, layers: int, kernel_flops: float) -> ProgramCost:
+    """What a program does whose loop runs so many layers, with a kernel's FLOPs in each."""
+
+    def of_call(_call: Instruction) -> float:
+        return kernel_flops
+
+    return program_cost(text, unknown_trips=layers, kernel_flops={KERNEL_TARGET: of_call})
 
 
 if __name__ == "__main__":
