@@ -21,7 +21,7 @@ def programs():
                 yield pytest.param(prompt["shape"], prompt["length"], way, program, id=name)
 
 
-@pytest.mark.parametrize(("shape", "length", "way", "program"), programs())
+@pytest.mark.parametrize(("shape", "length", "way", "program"), [*programs()])
 def test_an_h100s_programs_hold_what_is_estimated(shape, length, way, program):
     cost = Cost(SHAPES[shape], 2, way == "kernel", "gpu")
     allotted = program["temporary_bytes"]
