@@ -1,4 +1,6 @@
-"""Instruction tuning of a converted model, as a configuration file says.
+"""Instruction tuning of a converted model, or the shapes recipe, as a configuration file says.
+
+Of instruction tuning::
 
 OUT/settings.json     what decides the run; another file's settings are refused
 OUT/checkpoints/      of the run itself, to go on from
@@ -54,10 +56,11 @@ from flowjax.train.metrics import check_tensorboard
 from flowjax.train.parameters import Parameters, Parts, by_path, divide, together
 from flowjax.train.setup import Setup, layout_over
 from flowjax.train.stream import Stream, local_rows
-from flowjax.train.toml import read_toml
+from flowjax.train.toml import read_toml, toml_values
 from flowjax.version import __version__
 from flowjax_convert.write_adapter import write_adapter
 from flowjax_experiments.evaluate import Evaluate
+from flowjax_experiments.shapes.configured import run_configured
 
 LOG = logging.getLogger("flowjax.train")
 
@@ -71,7 +74,7 @@ def run(path: Path, *, stop_at: int | None = None) -> Path | None:
     """Train what is not finished of a run.
 
     Args:
-        path: a file with what `TrainConfig` has.
+        path: a file with what `TrainConfig` has, or `Configured` of the shapes recipe.
         stop_at: end after this step, as if killed.
 
     Returns:
@@ -81,6 +84,8 @@ def run(path: Path, *, stop_at: int | None = None) -> Path | None:
         FlowjaxError: a configuration, a model or data that do not serve, a run in this folder with
             other settings, or a loss that is not finite.
     """
+    if "recipe" in toml_values(path):
+        return run_configured(path, stop_at=stop_at)
     config = read_toml(path, TrainConfig)
     mesh = config.mesh_shape.mesh(jax.devices())
     if config.tensorboard:

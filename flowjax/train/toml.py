@@ -24,14 +24,23 @@ def read_toml(path: Path, kind: type[T]) -> T:
         FlowjaxError: the file is no TOML, or a field is missing, unknown or of another type; names
             the file and the field.
     """
-    try:
-        values = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise FlowjaxError(f"{path}: not readable as TOML: {error}") from None
+    values = toml_values(path)
     try:
         return _made(kind, values, "", path.parent)
     except FlowjaxError as error:
         raise FlowjaxError(f"{path}: {error}") from None
+
+
+def toml_values(path: Path) -> dict[str, Any]:
+    """What a file says.
+
+    Raises:
+        FlowjaxError: it cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise FlowjaxError(f"{path}: not readable as TOML: {error}") from None
 
 
 def _made(kind: type[T], values: Mapping[str, Any], name: str, folder: Path) -> T:

@@ -1,6 +1,7 @@
 """The recipe of the shapes pair, with a tiny model and two steps per stage."""
 
 import json
+from dataclasses import asdict
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,12 @@ from flowjax.data.shapes.benchmark import FPS, FRAMES, SIZE
 from flowjax.data.shapes.paint import frames
 from flowjax.data.shapes.scene import Scene, Thing, tracks
 from flowjax.data.shapes.world import COLOURS, SHAPES
+from flowjax.errors import FlowjaxError
 from flowjax.models.checkpoint import load_model
 from flowjax.train.schedule import Schedule
+from flowjax.train.toml import read_toml
 from flowjax_convert.run import convert
+from flowjax_experiments.shapes import PAIR
 from flowjax_experiments.shapes.batches import (
     MIX,
     draw_drills,
@@ -27,6 +31,7 @@ from flowjax_experiments.shapes.batches import (
     frame_times,
     pixel_values,
 )
+from flowjax_experiments.shapes.configured import SHIPPED, Configured
 from flowjax_experiments.shapes.controls import CONTROLS, MAIN, Control, controlled, repeated
 from flowjax_experiments.shapes.leaks import Asked, Probe
 from flowjax_experiments.shapes.model import MEAN, STD, fresh_model, model_config, shapes_tokenizer
@@ -39,6 +44,7 @@ from flowjax_experiments.shapes.targets import (
     shares,
 )
 from flowjax_experiments.shapes.texts import TRUE, Texts
+from flowjax_experiments.train import run as train
 from flowjax_experiments.train_shapes import Means, Trainer, run
 
 
@@ -56,6 +62,38 @@ TINY = Recipe(
 @pytest.fixture(scope="module")
 def tokenizer():
     return shapes_tokenizer()
+
+
+def test_the_shipped_configuration_is_the_recipe():
+    given = read_toml(SHIPPED, Configured)
+    recorded = json.loads((PAIR / "training" / "recipe.json").read_text())
+    assert given.numbers == Recipe()
+    assert (given.seed, given.control) == (recorded["seed"], recorded["control"])
+    for stage in STAGES:
+        written = asdict(given.numbers.schedule(stage))
+        assert {name: written[name] for name in recorded[stage]} == recorded[stage]
+
+
+def test_a_configuration_trains_the_recipe(tmp_path):
+    numbers = "\n".join(
+        f"{name} = {value}" for name, value in asdict(TINY).items() if not isinstance(value, dict)
+    )
+    two = "steps = 2\npeak = 1e-3\nwarmup = 1\ndecay = 0.01\nclip = 1\n"
+    stages = "".join(f"[numbers.{stage}]\n{two}" for stage in STAGES)
+    head = 'recipe = "shapes"\nout = "run"\nseed = 3\n[numbers]\n'
+    (tmp_path / "tiny.toml").write_text(head + numbers + "\n" + stages)
+    assert train(tmp_path / "tiny.toml", stop_at=1) is None
+    line = json.loads((tmp_path / "run" / "text" / "log.jsonl").read_text())
+    run(tmp_path / "same", seed=3, recipe=TINY, stop_at=1)
+    assert json.loads((tmp_path / "same" / "text" / "log.jsonl").read_text()) == line
+    for before, after, said in (
+        ('"shapes"', '"shape"', "recipe is 'shape'; 'shapes' is the only one"),
+        ("seed = 3", 'control = "none"', "control is 'none'; choose main"),
+        ("width = 32", "widht = 32", r"numbers\.widht is unknown"),
+    ):
+        (tmp_path / "bad.toml").write_text((head + numbers).replace(before, after, 1))
+        with pytest.raises(FlowjaxError, match=said):
+            train(tmp_path / "bad.toml")
 
 
 def texts_of(recipe, tokenizer, config=None):
