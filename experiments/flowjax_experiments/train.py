@@ -1,13 +1,13 @@
 """Instruction tuning of a converted model, or the shapes recipe, as a configuration file says.
 
-Of instruction tuning::
+Of instruction tuning:
 
-OUT/settings.json     what decides the run; another file's settings are refused
-OUT/checkpoints/      of the run itself, to go on from
-OUT/log.jsonl         metrics; beside it event files for TensorBoard, if asked for
-OUT/failures.jsonl    entries that could not be used
-OUT/model/            the trained model, like a converted one; LoRA's updates are merged into it
-OUT/adapter/          with LoRA, its updates in PEFT's layout
+    OUT/settings.json     what decides the run; another file's settings are refused
+    OUT/checkpoints/      of the run itself, to go on from
+    OUT/log.jsonl         metrics; beside it event files for TensorBoard, if asked for
+    OUT/failures.jsonl    entries that could not be used
+    OUT/model/            the trained model, like a converted one; LoRA's updates are merged into it
+    OUT/adapter/          LoRA's updates in PEFT's layout, if nothing else was trained
 """
 
 import dataclasses

@@ -41,11 +41,7 @@ class Setup:
     remat: bool
 
     def model(self) -> VideoLLM:
-        """The module with shapes in place of parameters, LoRA's included.
-
-        Raises:
-            FlowjaxError: several questions cannot share a video under this decoder's window.
-        """
+        """The module with shapes in place of parameters, LoRA's included."""
         model = abstract_model(self.config, self.compute)
         if self.lora is not None:
             add_lora(model, self.lora)
