@@ -52,7 +52,7 @@ from flowjax.train.example import end_of_answers, example_of
 from flowjax.train.instruct import Instructed
 from flowjax.train.loop import Watch, train
 from flowjax.train.lora import DOWN, UP, first_updates, merged
-from flowjax.train.metrics import check_tensorboard
+from flowjax.train.metrics import FILE, check_tensorboard
 from flowjax.train.parameters import Parameters, Parts, by_path, divide, together
 from flowjax.train.setup import Setup, layout_over
 from flowjax.train.stream import Stream, local_rows
@@ -272,6 +272,8 @@ def _accuracy(
 def _same_settings(config: TrainConfig, base: LoadedModel) -> None:
     """Keep what decides the run beside it, or refuse to go on with something else.
 
+    A run that has neither logged nor kept anything is begun anew.
+
     Raises:
         FlowjaxError: names a setting that the run in this folder has otherwise.
     """
@@ -282,7 +284,8 @@ def _same_settings(config: TrainConfig, base: LoadedModel) -> None:
     for name in ("micro", "workers"):
         settings["batch"].pop(name)
     settings["checkpoint"] = checkpoint_digest(base.path)
-    if path.exists():
+    begun = (config.out / FILE).exists() or any(config.out.glob("checkpoints/[0-9]*"))
+    if begun and path.exists():
         found = read_json(path)
         for name, value in settings.items():
             if found.get(name) != value:

@@ -1,9 +1,6 @@
 """A training step of a configuration alone, lowered without parameters."""
 
 import dataclasses
-import subprocess
-import sys
-import textwrap
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +11,7 @@ from jax.sharding import Mesh
 from flowjax.errors import FlowjaxError
 from flowjax.train.config import Lora
 from flowjax.train.setup import Setup, lower_step
-from tests.processes import environment
 from tests.train.tiny import FRAMES, GRID, LENGTH, QUESTIONS, SCHEDULE, config
-
-CHILD = """
-    import jax
-    from flowjax.mesh import MeshShape
-    from tests.train.test_setup import compiled
-
-    for copies in (1, 8):
-        mesh = MeshShape(copies).mesh(jax.devices()[:copies])
-        print(compiled(mesh, batch=copies).cost_analysis()["flops"])
-"""
 
 
 def setup(**changes):
@@ -40,10 +26,6 @@ def lowered(mesh, batch=2, **changes):
     )  # fmt: skip
 
 
-def compiled(mesh, batch):
-    return lowered(mesh, batch).compile()
-
-
 def test_what_a_step_takes_and_gives():
     """Trained parameters and their two moments in float32, what is held in bfloat16."""
     mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "model"))
@@ -55,19 +37,6 @@ def test_what_a_step_takes_and_gives():
         assert ("decoder" in held) == (lora is not None)
         moments = sum(leaf.size for leaf in jax.tree.leaves(state.optimizer) if leaf.ndim)
         assert moments == 2 * sum(leaf.size for leaf in trained)
-
-
-def test_each_of_several_devices_computes_its_share():
-    """As many examples a device on eight of them as on one: the same FLOPs, within 5%."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(CHILD)],
-        env=environment(devices=8),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    one, eight = map(float, done.stdout.split())
-    assert eight == pytest.approx(one, rel=0.05)
 
 
 def test_a_window_that_is_shorter_than_the_sequence():
