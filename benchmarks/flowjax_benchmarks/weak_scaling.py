@@ -43,11 +43,13 @@ from flowjax.models.video_llm import (
     parameter_shapes,
 )
 from flowjax.models.vision.clip import ClipConfig
+from flowjax.padding import LENGTH_STEP, round_up
 from flowjax.planning.compiled import collective_bytes
-from flowjax.planning.training import lower_step
+from flowjax.planning.programs import FROZEN, SCHEDULE
 from flowjax.sweeps import engine
 from flowjax.sweeps.plan import footprint, plan_sweep
 from flowjax.sweeps.protocol import protocol
+from flowjax.train.setup import Setup, lower_step
 from flowjax_benchmarks.record import record, say, write_result
 from flowjax_benchmarks.sweep import prompt_layout
 
@@ -97,18 +99,15 @@ def small() -> VideoLLMConfig:
 
 def training(mesh: Mesh) -> Lowered:
     """A step with `EXAMPLES` examples on each device."""
-    layout, config = prompt_layout(FRAMES, TOKENS), small()
-    lowered, _ = lower_step(
-        config,
-        "float32",
+    return lower_step(
+        Setup(small(), jnp.dtype("float32"), FROZEN, None, 1, True),
         mesh,
-        positions=layout.length,
-        axes=1,
-        video=FRAMES * TOKENS,
+        SCHEDULE,
+        batch=EXAMPLES * mesh.shape[DATA],
+        length=round_up(prompt_layout(FRAMES, TOKENS).length, LENGTH_STEP),
         pixels=(FRAMES, 3, 56, 56),
-        examples=EXAMPLES * mesh.shape[DATA],
+        video=FRAMES * TOKENS,
     )
-    return lowered
 
 
 def windows(mesh: Mesh) -> Lowered:

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh, NamedSharding
 
-from flowjax.mesh import MeshShape
+from flowjax.mesh import DATA, MODEL, MeshShape
 from flowjax.models.cost import LayerCost
-from flowjax.models.sharding import split_axes
+from flowjax.models.sharding import parameter_sharding
 from flowjax.models.video_llm import VideoLLMConfig, parameter_shapes
 from flowjax.planning.hardware import Slice
-from flowjax.planning.programs import Sweep
+from flowjax.planning.sweep import Sweep
 from flowjax.sweeps.cost import Cost
 
 SPARE = 0.02
@@ -55,13 +56,20 @@ class Estimate:
 def parameter_bytes(config: VideoLLMConfig, dtype: str, model: int) -> int:
     """Bytes of the parameters on one of the `model` devices that share a copy.
 
-    The arithmetic of `flowjax.models.sharding`: whole, or divided over the first axis that divides.
+    The arithmetic of `flowjax.models.sharding`.
     """
     total = 0
     for path, shape in parameter_shapes(config).items():
-        divides = any(shape[axis] % model == 0 for axis in split_axes(path))
-        total += math.prod(shape) // (model if divides else 1)
+        total += math.prod(lies_in_copy(config, path, shape, model).shard_shape(shape))
     return total * jnp.dtype(dtype).itemsize
+
+
+def lies_in_copy(
+    config: VideoLLMConfig, path: str, shape: tuple[int, ...], model: int
+) -> NamedSharding:
+    """Where a parameter lies on the `model` devices that share a copy."""
+    del config
+    return parameter_sharding(path, shape, AbstractMesh((1, model), (DATA, MODEL)))
 
 
 def meshes(where: Slice, local: int) -> list[MeshShape]:

@@ -14,7 +14,8 @@ from flowjax.planning.data import Data
 from flowjax.planning.estimate import SPARE, Estimate, estimate, meshes, parameter_bytes
 from flowjax.planning.hardware import GIB, Chip, Slice
 from flowjax.planning.models import Planned, Reading
-from flowjax.planning.programs import Program, Programs, Sweep, kernel_serves, plan_for, programs
+from flowjax.planning.programs import Program, Programs, kernel_serves, programs
+from flowjax.planning.sweep import Sweep, plan_for
 from flowjax.planning.targets import Target, described, per_process, target
 from flowjax.progress import Advance
 from flowjax.sweeps.cost import Cost

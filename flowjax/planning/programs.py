@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from jax.stages import Compiled, Lowered
 
 from flowjax.asked.asked import embed_arrays
-from flowjax.edges import Knockout, causal_edges
+from flowjax.edges import causal_edges
 from flowjax.inference.compile import compile_pathway
 from flowjax.inference.prefill import lower_prefill
 from flowjax.kernels.pruned_attention import block_shape
@@ -20,16 +20,25 @@ from flowjax.kernels.pruned_attention.api import MODULES
 from flowjax.mesh import DATA, MODEL
 from flowjax.models.checkpoint import nested
 from flowjax.models.embedded import Embedded
-from flowjax.models.sharding import parameter_sharding
 from flowjax.models.video_llm import VideoLLM, VideoLLMConfig, abstract_model, parameter_shapes
+from flowjax.padding import LENGTH_STEP, round_up
 from flowjax.pathway import default_pathway
+from flowjax.planning.estimate import lies_in_copy
 from flowjax.planning.hardware import Chip
 from flowjax.planning.models import Reading
+from flowjax.planning.sweep import Sweep
 from flowjax.planning.targets import Target
-from flowjax.planning.training import lower_step, training_mesh
 from flowjax.sweeps import engine
 from flowjax.sweeps.cost import by_kernel
-from flowjax.sweeps.plan import Batch, Footprint, Plan, footprint, plan_sweep
+from flowjax.sweeps.plan import Batch
+from flowjax.train.schedule import Schedule
+from flowjax.train.setup import Setup, lower_step
+
+FROZEN = ("vision",)
+"""Parts that a step of training leaves as they are."""
+
+SCHEDULE = Schedule(steps=1000, peak=2e-5, warmup=30, decay=0.0, clip=1.0)
+"""Its numbers are constants of the step's program."""
 
 Place = Callable[[Any], jax.ShapeDtypeStruct]
 """An array, or its shape, to its shape where every device of the target holds it whole."""
@@ -57,15 +66,6 @@ class Program:
     batch: Batch | None = None
     keeps: bool = False
     trains: bool = False
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep over one prompt, planned."""
-
-    knockouts: tuple[Knockout, ...]
-    footprints: tuple[Footprint, ...]
-    plan: Plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,18 +151,19 @@ class Programs:
         return Program("pruned prefill", lowered, kernel_flops=float(heads * area))
 
     def training(self) -> Program:
-        """A step of training with one example on each device of the slice's `data` axis."""
-        mesh = training_mesh(self.target.mesh.devices, self.target.model)
+        """A step of training with one video on each copy of the model that the slice has."""
+        mesh = Mesh(
+            np.asarray(self.target.mesh.devices).reshape(-1, self.target.model), (DATA, MODEL)
+        )
         encoded = self.reading.prompt
-        lowered, _ = lower_step(
-            self.model.config,
-            self.model.dtype.name,
+        lowered = lower_step(
+            Setup(self.model.config, self.model.dtype, FROZEN, None, 1, True),
             mesh,
-            positions=encoded.layout.length,
-            axes=len(encoded.rope_position),
-            video=len(encoded.video_position),
+            SCHEDULE,
+            batch=mesh.shape[DATA],
+            length=round_up(encoded.layout.length, LENGTH_STEP),
             pixels=self.reading.pixels,
-            examples=mesh.shape[DATA],
+            video=len(encoded.video_position),
         )
         return Program("training step", lowered, trains=True)
 
@@ -216,7 +217,9 @@ def programs(
     graph, state = nnx.split(model)
     shapes = parameter_shapes(config)
     placed = {
-        name: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=lies(target, name, shape))
+        name: jax.ShapeDtypeStruct(
+            shape, jnp.dtype(dtype), sharding=lies(target, config, name, shape)
+        )
         for name, shape in shapes.items()
     }
     nnx.replace_by_pure_dict(state, nested(placed))
@@ -231,12 +234,13 @@ def kernel_serves(chip: Chip, config: VideoLLMConfig, dtype: str) -> bool:
     return dtype == "bfloat16" and config.decoder.head_dim <= MODULES[chip.kernel].MOST_WIDTH
 
 
-def lies(target: Target, name: str, shape: tuple[int, ...]) -> jax.sharding.Sharding:
+def lies(
+    target: Target, config: VideoLLMConfig, name: str, shape: tuple[int, ...]
+) -> jax.sharding.Sharding:
     """Where a parameter lies: divided over `model`, whole in every copy."""
     if target.alone:
         return everywhere(target)
-    copy = Mesh(np.asarray(target.mesh.devices)[0], (DATA, MODEL))
-    return NamedSharding(target.mesh, parameter_sharding(name, shape, copy).spec)
+    return NamedSharding(target.mesh, lies_in_copy(config, name, shape, target.model).spec)
 
 
 def everywhere(target: Target) -> jax.sharding.Sharding:
@@ -244,26 +248,3 @@ def everywhere(target: Target) -> jax.sharding.Sharding:
     if target.alone:
         return SingleDeviceSharding(np.asarray(target.mesh.devices).flat[0])
     return NamedSharding(target.mesh, PartitionSpec())
-
-
-def plan_for(
-    reading: Reading,
-    knockouts: tuple[Knockout, ...],
-    config: VideoLLMConfig,
-    dtype: str,
-    *,
-    copies: int,
-    kernel: bool,
-) -> Sweep:
-    """The engine's plan of a sweep."""
-    layout = reading.prompt.layout
-    footprints = tuple(footprint(layout, knockout) for knockout in knockouts)
-    plan = plan_sweep(
-        layout.length,
-        footprints,
-        config.decoder,
-        value_bytes=jnp.dtype(dtype).itemsize,
-        kernel=kernel,
-        multiple=copies,
-    )
-    return Sweep(knockouts, footprints, plan)
