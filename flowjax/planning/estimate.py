@@ -102,7 +102,11 @@ def estimate(
     """
     chip, decoder, size = where.chip, config.decoder, jnp.dtype(dtype).itemsize
     model, copies = shape.model, max(1, local // shape.model)
-    sweep, value, layer = sweep_for(copies), Cost(decoder, size), LayerCost(decoder)
+    sweep, value, layer = (
+        sweep_for(copies),
+        Cost(decoder, size, platform=chip.backend),
+        LayerCost(decoder),
+    )
     plan = sweep.plan
     split_kv = model if decoder.kv_heads * decoder.head_dim % model == 0 else 1
     split_heads = model if decoder.heads % model == 0 else 1

@@ -32,6 +32,11 @@ class Chip:
     source: str
     kernel: Implementation
 
+    @property
+    def backend(self) -> str:
+        """As `jax.default_backend` says it."""
+        return "gpu" if self.platform == "cuda" else self.platform
+
 
 def _tpu(name: str, memory: float, flops: float, bandwidth: float, links: float) -> Chip:
     """Memory in GiB that libtpu allots, TFLOP/s, GB/s, GB/s."""

@@ -116,7 +116,8 @@ class PodPlan:
         batch = of.program.batch
         assert batch is not None
         decoder, copies = self.model.config.decoder, self.target.copies
-        cost = Cost(decoder, 2 if self.model.dtype != "float32" else 4)
+        size = 4 if self.model.dtype == "float32" else 2
+        cost = Cost(decoder, size, platform=self.target.slice.chip.backend)
         rows, prefix = batch.rows, batch.prefix
         each = cost.batch_bytes(2, rows, prefix) - cost.batch_bytes(1, rows, prefix)
         each //= self.target.model if decoder.heads % self.target.model == 0 else 1
