@@ -42,9 +42,9 @@ def read_exit(text: str, loaded: LoadedModel) -> ExitRule:
         raise FlowjaxError(
             f"exit rule {text!r}: {written!r} is no tolerance; give 0 to 1"
         ) from None
-    run = read_run(Path(path))
-    if analysis_of(run.path) != Exit.name():
+    if analysis_of(Path(path)) != Exit.name():
         raise FlowjaxError(f"exit rule {text!r}: {path} is not a run of `flowjax exit`")
+    run = read_run(Path(path))
     if run.settings.get("checkpoint") != model_settings(loaded)["checkpoint"]:
         raise FlowjaxError(
             f"exit rule {text!r}: calibrated on another model, {run.settings.get('model')!r}"

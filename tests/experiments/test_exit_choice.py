@@ -1,5 +1,8 @@
 """`--exit` of `flowjax generate` and `flowjax evaluate`, from a rule in text and from a run."""
 
+import json
+import shutil
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -65,15 +68,22 @@ def test_generation_says_where_it_left(flowjax, answering, benchmark):
     assert refused.code == 2 and "option-gap needs a question with options" in refused.err
 
 
-def test_runs_that_are_no_rule(answering, other, read_by_layer, swept):
+def test_runs_that_are_no_rule(answering, read_by_layer, tmp_path):
     loaded = load_model(answering)
     with pytest.raises(FlowjaxError, match="'soon' is no tolerance; give 0 to 1"):
         read_exit(f"{read_by_layer}@soon", loaded)
     with pytest.raises(FlowjaxError, match="tolerance 3"):
         read_exit(f"{read_by_layer}@3", loaded)
-    with pytest.raises(FlowjaxError, match="is not a run of `flowjax exit`"):
-        read_exit(f"{swept}@0.1", loaded)
-    with pytest.raises(FlowjaxError, match="calibrated on another model"):
-        read_exit(f"{read_by_layer}@0.1", load_model(other))
     with pytest.raises(FlowjaxError, match="write entropy<NATS"):
         read_exit("runs/nowhere@0.1", loaded)
+    for change, message in (
+        ({"checkpoint": "another", "model": "A"}, "calibrated on another model, 'A'"),
+        ({"analysis": "sweep"}, "is not a run of `flowjax exit`"),
+    ):
+        run = tmp_path / message[:2]
+        shutil.copytree(read_by_layer, run)
+        manifest = json.loads((run / "manifest.json").read_text())
+        manifest["settings"] |= change
+        (run / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(FlowjaxError, match=message):
+            read_exit(f"{run}@0.1", loaded)
