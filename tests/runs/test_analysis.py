@@ -16,6 +16,7 @@ from flowjax.runs.columns import schema
 from flowjax_experiments.sweep import fitted
 
 NAMES = {
+    "adaptive",
     "anchor",
     "attention",
     "compare",
