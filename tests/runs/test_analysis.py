@@ -21,6 +21,7 @@ NAMES = {
     "attention",
     "compare",
     "diagnose",
+    "efficiency",
     "evaluate",
     "exit",
     "lens",

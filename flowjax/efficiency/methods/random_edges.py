@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flowjax.edges import causal_edges
 from flowjax.efficiency.cut import compile_kept, cost_of, prefill_cut
 from flowjax.efficiency.method import Applied, Masked, Method, Prompt, Setting, Subject
 from flowjax.padding import pad_prompt, padded_dense
@@ -16,21 +17,24 @@ from flowjax.pathway import random_edges
 
 @dataclass(frozen=True)
 class RandomEdges:
-    """Keep a share of all causal edges; other ones in every sample."""
+    """Keep a share of the causal edges after the text before the video; others in every sample."""
 
     share: float
 
     @property
     def label(self) -> str:
         """The share."""
-        return f"{self.share:g} of edges"
+        return f"{self.share:g} of edges from the video on"
 
     def apply(self, prompt: Prompt) -> Applied:
         """See `Setting.apply`."""
         config, layout = prompt.decoder.config, prompt.layout
         digest = hashlib.sha256(prompt.name.encode()).digest()
         seed = int.from_bytes(digest[:4], "big")
-        mask = random_edges(layout, self.share, seed=seed, layers=config.layers).dense()
+        first = int(prompt.video[0])
+        cut = (1 - self.share) * causal_edges(0, layout.length - first)
+        share = 1 - cut / causal_edges(0, layout.length)
+        mask = random_edges(layout, share, seed=seed, layers=config.layers).dense()
         whole = compile_kept(layout, (), config)
         stages = tuple(dataclasses.replace(stage, blocks=None) for stage in whole.stages)
         compiled = dataclasses.replace(whole, mask=mask, stages=stages)
