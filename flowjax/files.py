@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flowjax.errors import FlowjaxError
+from flowjax.paths import is_remote
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file begins that Git LFS has put in the place of a large one."""
@@ -19,10 +20,19 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 def atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under another name, flush it to disk, and give it its name when complete.
 
+    In an object store, which has no rename, the file is made on this machine and sent in one piece:
+    an object is there, whole, when its upload has ended.
+
     Args:
         path: the file's final name; its folder must exist.
         write: called with the temporary name.
+
+    Raises:
+        OSError: it cannot be written; what was there before stays.
     """
+    if is_remote(path):
+        _upload(path, write)
+        return
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -36,6 +46,19 @@ def atomically(path: Path, write: Callable[[Path], object]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _upload(path: Path, write: Callable[[Path], object]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / path.name
+        write(temporary)
+        content = temporary.read_bytes()
+    try:
+        path.write_bytes(content)
+    except OSError:
+        raise
+    except Exception as error:  # the stores' libraries have errors of their own
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -60,6 +83,8 @@ def check_writable(path: Path) -> None:
     Raises:
         FlowjaxError: the nearest existing parent is a file or is not writable.
     """
+    if is_remote(path):  # nothing but writing shows it
+        return
     with writing(path):
         parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir():
@@ -95,6 +120,9 @@ def utf8_name(path: Path) -> Iterator[Path]:
     Raises:
         FlowjaxError: the link cannot be made.
     """
+    if is_remote(path):
+        yield path
+        return
     try:
         str(path.absolute()).encode()
     except UnicodeEncodeError:

@@ -23,6 +23,9 @@ from rich.text import Text
 PATIENCE = 2.0
 """Seconds before a bar appears."""
 
+MINUTE = 60.0
+"""Seconds between lines where there is no bar."""
+
 Advance = Callable[[int | float], None]
 """Called with the number of steps, or part of one, done since the last call; from any thread."""
 
@@ -39,7 +42,13 @@ BYTES: Sequence[ProgressColumn] = (DownloadColumn(), TransferSpeedColumn())
 
 @contextmanager
 def progress_bar(
-    description: str, total: int, *, done: int = 0, columns: Sequence[ProgressColumn] = STEPS
+    description: str,
+    total: int,
+    *,
+    done: int = 0,
+    columns: Sequence[ProgressColumn] = STEPS,
+    shown: bool = True,
+    lines: bool = False,
 ) -> Iterator[Advance]:
     """A bar with what is done, the rate and the time left.
 
@@ -48,6 +57,8 @@ def progress_bar(
         total: steps, or bytes.
         done: of them before the bar begins.
         columns: `STEPS` or `BYTES`.
+        shown: False for nothing at all, where another process shows it.
+        lines: a line a minute where there is no terminal, as in the log of a pod.
     """
     console = Console(stderr=True)
     bar = Progress(
@@ -56,14 +67,24 @@ def progress_bar(
         *columns,
         TimeRemainingColumn(),
         console=console,
-        disable=not sys.stderr.isatty(),  # FORCE_COLOR alone makes rich see a terminal in a file
+        disable=not (
+            shown and sys.stderr.isatty()
+        ),  # FORCE_COLOR alone makes rich see a terminal in a file
     )
     task = bar.add_task(description, total=total, completed=done)
     started, lock = time.monotonic(), threading.Lock()
+    lines = lines and shown and not sys.stderr.isatty()
+    at, said = float(done), started
 
     def advance(steps: int | float) -> None:
+        nonlocal at, said
         bar.advance(task, steps)
         with lock:
+            at, now = at + steps, time.monotonic()
+            if lines and now - said > MINUTE:
+                said, rate = now, (at - done) / (now - started)
+                left = f", {(total - at) / rate / MINUTE:.0f} min left" if rate else ""
+                print(f"{description} {at:.0f}/{total}{left}", file=sys.stderr, flush=True)
             if not bar.live.is_started and time.monotonic() - started > PATIENCE:
                 bar.start()
 

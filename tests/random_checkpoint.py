@@ -4,7 +4,9 @@ For tests of the pipeline alone; it knows nothing.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,13 +29,17 @@ def write_random_checkpoint(
     *,
     layers: int = LAYERS,
     vision_layers: int = VISION_LAYERS,
+    text: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Write the checkpoint into `folder`; the tokenizer is trained on `corpus`."""
+    """Write the checkpoint into `folder`; the tokenizer is trained on `corpus`.
+
+    text: other values of the decoder's configuration.
+    """
     folder.mkdir(parents=True)
     tokenizer = train_tokenizer(corpus)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = checkpoint_config(tokenizer)
-    config["text_config"]["num_hidden_layers"] = layers
+    config["text_config"] |= {"num_hidden_layers": layers, **text}
     config["vision_config"]["num_hidden_layers"] = vision_layers
     files: dict[str, dict[str, Any]] = {
         "config.json": config,

@@ -56,7 +56,7 @@ from flowjax.runs.columns import documented, shared_columns
 from flowjax.runs.each_sample import is_chosen
 from flowjax.runs.finished import Run
 from flowjax.runs.settings import model_settings
-from flowjax.sweeps.engine import planned
+from flowjax.sweeps.engine import mesh_of, planned
 from flowjax.sweeps.protocol import Protocol, protocol
 from flowjax.sweeps.rows import answer_texts, relative_change
 from flowjax_experiments.anchor import EDGE_SETS, TwoSets
@@ -104,7 +104,8 @@ class Compare(Analysis):
 
     def start(self, loaded: LoadedModel, samples: Sequence[Sample], chosen: Chosen) -> Work:
         """Ask both models, and sweep the samples that count for both."""
-        models = loaded, load_model(self.other).reading(loaded.video).asked_by(loaded.prompt)
+        other = load_model(self.other, mesh=mesh_of(loaded.model.decoder))
+        models = loaded, other.reading(loaded.video).asked_by(loaded.prompt)
         _check_alike(*models)
         layers = loaded.config.decoder.layers
         sets = self.edges if self.edges or self.edge else EDGE_SETS

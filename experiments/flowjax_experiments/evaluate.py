@@ -63,6 +63,7 @@ class Evaluate(Analysis):
         ("layer", pa.int32(), "after which the first token was read, 0-based; the last, or --exit"),
         *OF_MODEL,
     )
+    ACROSS = True
     KEPT = False
     REFERENCES = True
 

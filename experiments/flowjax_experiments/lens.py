@@ -89,6 +89,7 @@ class Lens(Analysis):
         ("spatial_vocabulary", pa.float64(), "share of the vocabulary that is spatial words"),
         ("temporal_vocabulary", pa.float64(), "share of the vocabulary that is temporal words"),
     )
+    ACROSS = True
     ON_SAMPLE = ("overlay", "layers")
 
     through: Annotated[

@@ -57,6 +57,7 @@ class Probability(Analysis):
         ),
         ("top_probabilities", pa.list_(pa.float64()), "their probabilities, 0 to 1"),
     )
+    ACROSS = True
     CHOSEN = "correct"
 
     top_k: Annotated[int, Option("Most probable tokens kept per layer.", least=1)] = 10

@@ -18,7 +18,6 @@ from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.layer_windows import windows
 from flowjax.layout import TokenLayout
-from flowjax.mesh import MeshShape
 from flowjax.models.checkpoint import load_model
 from flowjax.models.loaded import LoadedModel
 from flowjax.progress import Advance
@@ -57,6 +56,7 @@ class Sweep(Analysis):
     """Cut attention edges in every window of layers and watch the answer's probability."""
 
     SCHEMA = SCHEMA
+    ACROSS = True
     CHOSEN = "correct"
 
     edges: Annotated[tuple[str, ...], Option("An edge set of the paper. Default: all four.")] = ()
@@ -73,13 +73,6 @@ class Sweep(Analysis):
     memory: Annotated[
         str | None,
         Option("Device memory for kept states and one batch, such as 8GB.", decides=False),
-    ] = None
-    mesh: Annotated[
-        str | None,
-        Option(
-            "Devices, such as data=4,model=2: windows over data, tensor parallel over model.",
-            decides=False,
-        ),
     ] = None
     plan: Annotated[
         bool, Option("Print what the first question costs and stop.", "--plan", decides=False)
@@ -113,11 +106,6 @@ class Sweep(Analysis):
             loaded = loaded.reading(questions.reading).asked_by(questions.prompt)
             print_plan(self, loaded, questions.read()[0])
         return self.plan
-
-    def load(self, model: Path) -> LoadedModel:
-        """On the devices of `--mesh`."""
-        shape = None if self.mesh is None else MeshShape.parse(self.mesh)
-        return load_model(model, mesh=None if shape is None else shape.mesh(jax.devices()))
 
     def start(self, loaded: LoadedModel, samples: Sequence[Sample], chosen: Chosen) -> Work:
         """See `flowjax.sweeps.run.measure`."""

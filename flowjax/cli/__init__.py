@@ -60,6 +60,16 @@ def _root(
 
 def main() -> None:
     """Run the command; a user's mistake is one line on standard error and exit code 2."""
+    try:
+        run()
+    except BaseException as error:
+        if hosts := sys.modules.get("flowjax.hosts.join"):
+            hosts.leave(error)
+        raise
+
+
+def run() -> None:
+    """Run the command, and end the process."""
     skip_absent_tpu()
     os.environ["MPLBACKEND"] = "agg"  # figures go to files; a notebook sets one that is not here
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where its cache cannot be

@@ -16,10 +16,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args,
 import typer
 from typer.core import TyperGroup
 
-from flowjax.cli.options import Fps, Frames, MaxPixels, Model, Overwrite, Prompt
+from flowjax.cli.options import (
+    Fps,
+    Frames,
+    MaxPixels,
+    Model,
+    Overwrite,
+    Prompt,
+    on_this_machine,
+    remote,
+)
 from flowjax.errors import FlowjaxError
 
 if TYPE_CHECKING:
+    from flowjax.hosts.detect import Processes
+    from flowjax.mesh import MeshShape
     from flowjax.runs.analysis import Analysis, OptionField
 
 PACKAGE = "flowjax_experiments"
@@ -97,7 +108,11 @@ def _command(name: str, function: Callable[..., Any], said: str) -> Any:  # noqa
 def choosing(
     data: Annotated[
         Path | None,
-        typer.Option(help="A benchmark's folder as published, or a table of questions."),
+        typer.Option(
+            help="A benchmark's folder as published, or a table of questions.",
+            parser=on_this_machine,
+            metavar="PATH",
+        ),
     ] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="A task of it; may be repeated. Default: all.")
@@ -144,13 +159,47 @@ def choosing(
     }
 
 
+def placing(
+    mesh: Annotated[
+        str | None,
+        typer.Option(
+            help="All devices, such as data=4,model=2: samples over data, and windows within a "
+            "host; every copy of the model over model devices."
+        ),
+    ] = None,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(
+            help="Address and port of process 0, where JAX does not know the cluster.",
+            envvar="JAX_COORDINATOR_ADDRESS",
+        ),
+    ] = None,
+    num_processes: Annotated[
+        int | None,
+        typer.Option(help="How many were started.", envvar="JAX_NUM_PROCESSES", min=1),
+    ] = None,
+    process_id: Annotated[
+        int | None, typer.Option(help="Which of them this is, from 0.", envvar="JAX_PROCESS_ID")
+    ] = None,
+) -> "tuple[MeshShape | None, Processes | None]":
+    """The options that say where a run is computed."""
+    from flowjax.hosts.detect import processes
+    from flowjax.mesh import MeshShape
+
+    shape = None if mesh is None else MeshShape.parse(mesh)
+    return shape, processes(coordinator, num_processes, process_id)
+
+
 def command_of(analysis: "type[Analysis]") -> Callable[..., None]:
     """A function whose parameters are the model, the questions, the folder and the options."""
     fields = analysis.options()
     questions = inspect.signature(choosing).parameters
+    places = inspect.signature(placing).parameters
 
     def run(**given: Any) -> None:  # noqa: ANN401 - typer's
-        from flowjax.runs.run import run as run_analysis
+        from flowjax.hosts.join import joined
+        from flowjax.hosts.supervise import is_supervised, supervise
+        from flowjax.runs.run import run_part
         from flowjax.runs.selection import Selection
 
         chosen = choosing(**{name: given[name] for name in questions})
@@ -159,9 +208,19 @@ def command_of(analysis: "type[Analysis]") -> Callable[..., None]:
             value = given[field.name]
             own[field.name] = tuple(value or ()) if get_origin(field.kind) is tuple else value
         asked, selection = analysis(**own), Selection(**chosen, is_open=analysis.OPEN)
-        if not asked.preview(given["model"], selection):
-            run_analysis(
-                asked, given["model"], selection, given["out"], overwrite=given["overwrite"]
+        if asked.preview(given["model"], selection):
+            return
+        mesh, started = placing(**{name: given[name] for name in places})
+        if started is not None and not is_supervised():
+            raise typer.Exit(supervise())
+        with joined(started):
+            run_part(
+                asked,
+                given["model"],
+                selection,
+                given["out"],
+                overwrite=given["overwrite"],
+                mesh=mesh,
             )
 
     said = "Folder of the run" + ("." if analysis.KEPT else "; without one it is printed alone.")
@@ -171,9 +230,15 @@ def command_of(analysis: "type[Analysis]") -> Callable[..., None]:
         *(_parameter(field) for field in fields if field.option.positional),
         *(value.replace(kind=keyword) for value in questions.values()),
         inspect.Parameter(
-            "out", keyword, annotation=Annotated[Path | None, typer.Option(help=said)], default=None
+            "out",
+            keyword,
+            annotation=Annotated[
+                Path | None, typer.Option(help=said, parser=remote, metavar="PATH")
+            ],
+            default=None,
         ),
         *(_parameter(field) for field in fields if not field.option.positional),
+        *(value.replace(kind=keyword) for value in places.values()),
         inspect.Parameter("overwrite", keyword, annotation=Overwrite, default=False),
     ]
     run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess] - inspect reads it
@@ -202,7 +267,10 @@ def _parameter(field: "OptionField") -> inspect.Parameter:
 
 
 def figures(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    run: Annotated[
+        Path,
+        typer.Argument(help="The folder of a finished run.", parser=remote, metavar="RUN"),
+    ],
     form: Annotated[
         str,
         typer.Option(

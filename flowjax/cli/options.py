@@ -5,7 +5,40 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[Path, typer.Argument(help="A converted model: the OUT of `flowjax convert`.")]
+from flowjax.errors import FlowjaxError
+
+
+def remote(text: str) -> Path:
+    """A path that may be in an object store; what it needs is imported for those alone."""
+    if "://" not in text:
+        return Path(text)
+    from flowjax.paths import as_path
+
+    return as_path(text)
+
+
+def on_this_machine(text: str) -> Path:
+    """A path that cannot be in an object store.
+
+    Raises:
+        FlowjaxError: it is.
+    """
+    if "://" in text:
+        raise FlowjaxError(
+            f"{text}: videos and prepared frames are read from files; copy them to every host's "
+            "disk, or mount the bucket (gcsfuse)"
+        )
+    return Path(text)
+
+
+Model = Annotated[
+    Path,
+    typer.Argument(
+        help="A converted model: the OUT of `flowjax convert`, or gs://.",
+        parser=remote,
+        metavar="MODEL",
+    ),
+]
 Frames = Annotated[
     int | None,
     typer.Option("--frames", help="Frames of every video. Default: as the checkpoint says."),

@@ -55,7 +55,7 @@ def read_generation(decoder: Decoder, prompt: Embedded) -> Float[Array, "norm la
         generation_probability(decoder, trace, prompt.last, normed=normed)
         for normed in (False, True)
     ]
-    return jnp.stack(forms)
+    return decoder.whole(jnp.stack(forms))
 
 
 @functools.partial(jax.jit, static_argnames=("k", "through"))
@@ -83,7 +83,8 @@ def read_lens(
         states = lens_states(decoder, chosen)
     layers, count, width = states.shape
     top = logit_lens(decoder, states.reshape(-1, width), k, through=through)
-    return LensReading(TopTokens(*(part.reshape(layers, count, k) for part in top)), logits)
+    read = (decoder.whole(part.reshape(layers, count, k)) for part in top)
+    return LensReading(TopTokens(*read), logits)
 
 
 def read_attention(
@@ -118,4 +119,4 @@ def _attention(
     trace = decoder(prompt, mask, keep=Keep(attention=targets))
     assert trace.attention is not None
     attention = jnp.einsum("lhrn,r->lhn", trace.attention, share, precision=PRECISION)
-    return AttentionReading(attention, decoder.last_logits(trace.output, prompt))
+    return AttentionReading(decoder.whole(attention), decoder.last_logits(trace.output, prompt))

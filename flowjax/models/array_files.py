@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from flowjax.errors import FlowjaxError
 from flowjax.files import read_json
+from flowjax.paths import is_remote
 
 METADATA, OCDBT = ".zarray", "manifest.ocdbt"
 
@@ -47,7 +48,10 @@ def _check_array(directory: Path) -> None:
         grid = [range(-(-n // chunk)) for n, chunk in zip(shape, chunks, strict=True)]
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise FlowjaxError(f"{directory / METADATA}: not the metadata of an array") from error
-    found = {entry.name: entry.stat().st_size for entry in os.scandir(directory)}
+    if is_remote(directory):  # an object is whole; to ask each for its size takes long
+        found = dict.fromkeys((entry.name for entry in directory.iterdir()), size)
+    else:
+        found = {entry.name: entry.stat().st_size for entry in os.scandir(directory)}
     for index in product(*grid):
         name = separator.join(map(str, index)) or "0"
         if name not in found:

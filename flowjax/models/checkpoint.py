@@ -10,7 +10,7 @@ A model is a directory::
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from flowjax.models.loaded import LoadedModel
 from flowjax.models.registry import Family, Preprocess, families
 from flowjax.models.sharding import one_device, parameter_sharding
 from flowjax.models.video_llm import VideoLLM, VideoLLMConfig, abstract_model, parameter_shapes
+from flowjax.paths import as_path, is_remote
 from flowjax.platforms import check_backend
 
 FORMAT = 1
@@ -96,7 +97,7 @@ def load_model(
         FlowjaxError: not a converted model, written by another format version, or its parameters
             are not exactly those of its configuration; or no device.
     """
-    path = Path(path)
+    path = as_path(path)
     check_backend()
     manifest = read_manifest(path)
     family = families().get(manifest.family)
@@ -140,13 +141,16 @@ def restore(
     """
 
     def place(name: str, shape: tuple[int, ...]) -> jax.sharding.Sharding:
-        return one_device() if mesh is None else parameter_sharding(name, shape, mesh)
+        if mesh is None:
+            return one_device()
+        return parameter_sharding(name, shape, mesh, kv_heads=config.decoder.kv_heads)
 
     parameters = restore_parameters(path, config, place, dtype=dtype)
     kept = parameters["decoder"]["embedding"]["embedding"].dtype
     graph, state = nnx.split(abstract_model(config, kept))
     nnx.replace_by_pure_dict(state, parameters)
     restored = nnx.merge(graph, state)
+    restored.decoder.mesh = mesh
     if mesh is None:
         restored.decoder.kernel = kernel_here(config.decoder.head_dim, kept)
     return restored
@@ -279,15 +283,23 @@ def checkpoint_digest(path: Path) -> str:
         FlowjaxError: see `read_manifest`; or a file that cannot be read.
     """
     total = hashlib.sha256()
-    files = [file for file in path.rglob("*") if file.relative_to(path).parts[0] != PARAMETERS]
     try:
-        for file in sorted(file for file in files if file.is_file()):
+        for file in sorted(_side_files(path)):
             total.update(repr(file.relative_to(path).as_posix()).encode())
             total.update(hashlib.sha256(file.read_bytes()).digest())
         total.update((read_manifest(path).digest or parameters_digest(path / PARAMETERS)).encode())
     except OSError as error:
         raise FlowjaxError(f"{path} cannot be read: {error.strerror}") from None
     return total.hexdigest()
+
+
+def _side_files(path: Path) -> Iterator[Path]:
+    """The files of a converted model that are not its parameters."""
+    for entry in path.iterdir():
+        if entry.is_file():
+            yield entry
+        elif entry.name != PARAMETERS:
+            yield from _side_files(entry)
 
 
 def parameters_digest(path: Path) -> str:
@@ -301,6 +313,11 @@ def parameters_digest(path: Path) -> str:
         with file.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").digest()
 
+    if is_remote(path):
+        raise FlowjaxError(
+            f"{path.parent / MANIFEST} has no digest of the parameters: a model that was converted "
+            "by flowjax 0.1 must be converted again before it is read from there"
+        )
     files = sorted(file for file in path.glob("*/**/*") if file.is_file())
     total = hashlib.sha256()
     with ThreadPoolExecutor(THREADS) as pool:

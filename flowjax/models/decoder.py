@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from flowjax.kernels.pruned_attention import Implementation
@@ -179,11 +180,13 @@ class Decoder(nnx.Module):
     kernel: the implementation of pruned attention that rows attend by where their mask can have
         block maps (see `flowjax.models.flash`); None for plain attention. Whoever knows where the
         parameters lie chooses it: kernels are not divided over devices.
+    mesh: that the parameters lie on; None for one device.
     """
 
     def __init__(self, config: DecoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         self.config = config
         self.kernel: Implementation | None = None
+        self.mesh: Mesh | None = None
         self.embedding = nnx.Embed(
             config.vocabulary, config.width, dtype=dtype, param_dtype=dtype, rngs=rngs
         )
@@ -297,7 +300,13 @@ class Decoder(nnx.Module):
 
     def logits(self, x: Float[Array, "n width"]) -> Float[Array, "n vocabulary"]:
         """Final norm and vocabulary projection: float32 [n, vocabulary]."""
-        return self.project(self.norm(x))
+        return self.whole(self.project(self.norm(x)))
+
+    def whole(self, x: Array) -> Array:
+        """The same array, all of it on every device, so that every process can read it."""
+        if self.mesh is None:
+            return x
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec()))
 
     def project(self, normed: Float[Array, "n width"]) -> Float[Array, "n vocabulary"]:
         """Vocabulary projection of rows that are already normed: float32 [n, vocabulary]."""

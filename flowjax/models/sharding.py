@@ -54,6 +54,9 @@ RULES = (
 MATRICES = ("/kernel", "/embedding", "/lora_a", "/lora_b")
 """How the paths of matrices end."""
 
+SOURCES = r"decoder/layers/(key|value)/(kernel|bias)"
+"""Of keys and values, which a decoder with grouped queries has fewer heads of."""
+
 
 def split_axes(path: str) -> tuple[int, ...]:
     """The axes, counted from the end, that a parameter may be split over, the best first.
@@ -71,9 +74,16 @@ def split_axes(path: str) -> tuple[int, ...]:
 
 
 def parameter_sharding(
-    path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh
+    path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, *, kv_heads: int | None = None
 ) -> NamedSharding:
     """Where the parameter at `path` lies on `mesh`.
+
+    Args:
+        path, shape: of the parameter.
+        mesh: axes `data` and `model`.
+        kv_heads: of the decoder, whose keys and values every device computes whole where they do
+            not divide: parts of heads would be put together again in every layer. None for a
+            parameter that is of no decoder.
 
     Raises:
         FlowjaxError: the mesh's axes are not `data` and `model`.
@@ -84,7 +94,10 @@ def parameter_sharding(
             f"{DATA} and {MODEL}"
         )
     spec: list[str | None] = [None] * len(shape)
-    for axis in split_axes(path):
+    axes = split_axes(path)
+    if kv_heads and kv_heads % mesh.shape[MODEL] and re.fullmatch(SOURCES, path):
+        axes = ()
+    for axis in axes:
         if shape[axis] % mesh.shape[MODEL] == 0:
             spec[axis] = MODEL
             break
@@ -114,4 +127,4 @@ def training_sharding(
 
 def one_device() -> jax.sharding.Sharding:
     """Everything on the default device."""
-    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

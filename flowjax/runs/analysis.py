@@ -17,7 +17,6 @@ from flowjax.asked.asked import Asked
 from flowjax.data.frame_order import AS_IS
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
-from flowjax.models.checkpoint import load_model
 from flowjax.models.loaded import LoadedModel
 from flowjax.progress import Advance
 from flowjax.report.page.sample import OnSample
@@ -152,6 +151,8 @@ class Analysis:
     OPEN: questions need no options and no answer.
     REFERENCES: open questions are asked, too, where their true answers are known.
     KEPT: a run needs a folder; otherwise it may be printed only.
+    ACROSS: may run on a copy of the model that lies on devices of several processes, which then
+        all read the same results.
     ON_SAMPLE: how the names of figures begin that a page leaves to `on_sample`.
     NO_ROWS: why a run has no rows, if it has none.
     """
@@ -161,6 +162,7 @@ class Analysis:
     OPEN: ClassVar[bool] = False
     REFERENCES: ClassVar[bool] = False
     KEPT: ClassVar[bool] = True
+    ACROSS: ClassVar[bool] = False
     ON_SAMPLE: ClassVar[tuple[str, ...]] = ()
     NO_ROWS: ClassVar[str] = (
         "no sample was answered as --samples asks; --samples all takes every one"
@@ -210,14 +212,6 @@ class Analysis:
         """
         del model, questions
         return False
-
-    def load(self, model: Path) -> LoadedModel:
-        """The model that is analysed.
-
-        Raises:
-            FlowjaxError: see `load_model`.
-        """
-        return load_model(model)
 
     def samples(self, questions: Selection) -> Sequence[Sample]:
         """The samples that are asked.

@@ -16,11 +16,13 @@ from flowjax.data.frame_order import AS_IS
 from flowjax.data.sample import Sample
 from flowjax.data.samples import Samples
 from flowjax.errors import FlowjaxError
+from flowjax.hosts.replica import ALONE, Replica, Tally
 from flowjax.models.loaded import LoadedModel
 from flowjax.progress import Advance, progress_bar
+from flowjax.runs.begin import begin
 from flowjax.runs.selection import Chosen
 from flowjax.runs.settings import made_of, model_settings, sample_settings
-from flowjax.runs.store import MemoryStore, Overwrite, RunStore
+from flowjax.runs.store import Overwrite
 
 LOG = logging.getLogger(__name__)
 
@@ -63,7 +65,8 @@ def each_sample(
     references: bool = False,
     strict: bool = False,
     overwrite: Overwrite = False,
-) -> Results:
+    replica: Replica = ALONE,
+) -> Results | None:
     """Measure every sample and store its rows in the folder `out` (see `RunStore`).
 
     While one sample is measured, the next is decoded and preprocessed. A run that was interrupted
@@ -82,6 +85,10 @@ def each_sample(
         references: whether open questions are asked, too, whose true answer is known as a text.
         strict: a sample that cannot be read ends the run.
         overwrite: replace another run there; "other": only what of it differs.
+        replica: which of the run's processes this is; each group measures its share.
+
+    Returns:
+        None on a process that does not lead.
 
     Raises:
         FlowjaxError: a folder that cannot be used, or that holds rows of another question or video;
@@ -108,29 +115,23 @@ def each_sample(
         if sample.problem:
             raise FlowjaxError(sample.problem)
 
-    if out is None:
-        opened = MemoryStore(everything, schema=schema)
-    else:
-        opened = RunStore(out, everything, len(samples), schema=schema, overwrite=overwrite)
-    with closing(opened) as store:
-        todo = [index for index in range(len(samples)) if index not in store.finished]
-        changed = [i for i, stored in store.finished.items() if made_of(samples[i]) != stored]
-        if changed and overwrite != "other":
-            raise FlowjaxError(
-                f"{out} holds rows of sample {samples[changed[0]].sample_id}, whose question or "
-                "video has changed since; choose another --out or give --overwrite"
-            )
-        todo = sorted([*todo, *changed])
-        with progress_bar("samples", len(samples), done=len(samples) - len(todo)) as advance:
-            for index, pending in _ahead(todo, ask):
+    store, todo = begin(samples, out, everything, replica, schema=schema, overwrite=overwrite)
+    with closing(store):
+        done = len(samples) - len(todo)
+        with progress_bar(
+            "samples", len(samples), done=done, shown=replica.leads, lines=replica.joined
+        ) as advance:
+            tally = Tally(replica, advance)
+            for index, pending in _ahead(replica.mine(todo), ask):
                 try:
                     prepared, source = pending.result()
                 except FlowjaxError as error:
                     if strict:
                         raise
                     LOG.warning("sample %s is skipped: %s", samples[index].sample_id, error)
-                    store.fail(index, samples[index], str(error))
-                    advance(1)
+                    if replica.writes:
+                        store.fail(index, samples[index], str(error))
+                    tally.add()
                     continue
                 if prepared.repeated_frames:
                     LOG.warning(
@@ -141,12 +142,17 @@ def each_sample(
                 parts: list[int | float] = []
 
                 def part(size: int | float, parts: list[int | float] = parts) -> None:
-                    parts.append(size)
-                    advance(size)
+                    if not replica.joined:
+                        parts.append(size)
+                        advance(size)
 
                 rows = measure(prepared, part)
-                store.write(index, schema.empty_table() if rows is None else rows, source)
-                advance(1 - sum(parts))
+                if replica.writes:
+                    store.write(index, schema.empty_table() if rows is None else rows, source)
+                tally.add(1 - sum(parts))
+            tally.wait(len(todo))
+        if not replica.leads:
+            return None
         rows, failures = store.finish()
     if failures.num_rows == len(samples):
         raise FlowjaxError(f"no sample could be read; the first: {failures['error'][0].as_py()}")

@@ -1,12 +1,13 @@
 """How a run was made, beside what decides its rows: command, hardware, versions, time, FLOPs.
 
-RUN/made.json    one entry per process that measured samples and ended
+RUN/made.json    one entry per time that samples were measured, to the end
 """
 
 import json
 import shlex
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ MODULE = ("flowjax", "cli", "__main__.py")
 
 @dataclass
 class Session:
-    """One process at work on a run.
+    """A command at work on a run, in one process or several.
 
     samples: measured.
     naive, planned: FLOPs of the sweeps among them; 0 if none.
@@ -40,6 +41,20 @@ class Session:
         if flops is not None:
             self.naive += flops.naive
             self.planned += flops.planned
+
+    def joined(self, others: Sequence[Mapping[str, int | float]]) -> "Session":
+        """The same of all processes of the run, of which `others` are the counts."""
+        total = Session(self.started)
+        for one in others:
+            total.samples += int(one["samples"])
+            total.naive += one["naive"]
+            total.planned += one["planned"]
+        return total
+
+    @property
+    def counts(self) -> dict[str, int | float]:
+        """What is counted, as JSON values."""
+        return {"samples": self.samples, "naive": self.naive, "planned": self.planned}
 
     def keep(self, run: Path) -> None:
         """Add it to a run's record, unless nothing was measured.

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import pyarrow as pa
 
 from flowjax.asked.asked import Asked
@@ -14,7 +15,11 @@ from flowjax.compilation import use_persistent_cache
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, writing
+from flowjax.hosts.replica import ALONE, Replica, replica
+from flowjax.mesh import MeshShape
+from flowjax.models.checkpoint import load_model
 from flowjax.models.loaded import LoadedModel
+from flowjax.platforms import check_backend
 from flowjax.progress import Advance
 from flowjax.report.accuracy import accuracy_tables
 from flowjax.report.canvas import save_figure
@@ -50,6 +55,25 @@ def run(
     *,
     overwrite: bool = False,
 ) -> Run:
+    """What `run_part` does, in one process by itself.
+
+    Raises:
+        FlowjaxError: a bad input.
+    """
+    finished = run_part(analysis, model, questions, out, overwrite=overwrite)
+    assert finished is not None, "a process by itself leads"
+    return finished
+
+
+def run_part(
+    analysis: Analysis,
+    model: Path,
+    questions: Selection,
+    out: Path | None,
+    *,
+    overwrite: bool = False,
+    mesh: MeshShape | None = None,
+) -> Run | None:
     """Analyse, keep rows and figures in the folder `out`, and print what was found.
 
     A run that was interrupted goes on after its last finished sample.
@@ -60,6 +84,10 @@ def run(
         questions: which are asked, and which of them count.
         out: the run's folder; None to print alone.
         overwrite: replace another run there.
+        mesh: of all devices of all processes that were started together (`flowjax.hosts`).
+
+    Returns:
+        None on a process that does not lead, which prints nothing.
 
     Raises:
         FlowjaxError: a bad input.
@@ -67,9 +95,18 @@ def run(
     if out is None and analysis.KEPT:
         raise FlowjaxError("missing --out: give the folder of the run")
     use_persistent_cache()
+    check_backend()
+    ours = replica(mesh)
+    if ours.across and not analysis.ACROSS:
+        raise FlowjaxError(
+            f"--mesh {mesh}: `flowjax {analysis.name()}` reads what one process must hold whole; "
+            f"give a model axis of at most {jax.local_device_count()}, the devices of one"
+        )
     samples = analysis.samples(questions)
-    loaded = analysis.load(model).reading(questions.reading).asked_by(questions.prompt)
-    finished = analyse(
+    loaded = load_model(model, mesh=ours.mesh)
+    loaded = loaded.reading(questions.reading).asked_by(questions.prompt)
+    finished = analyse_part(
+        ours,
         analysis,
         loaded,
         samples,
@@ -79,6 +116,8 @@ def run(
         strict=questions.strict or questions.one,
         overwrite=overwrite,
     )
+    if finished is None:
+        return None
     show(type(analysis), finished, kept=out is not None)
     return finished
 
@@ -108,6 +147,41 @@ def analyse(
 
     Raises:
         FlowjaxError: see `Analysis.start` and `each_sample`.
+    """
+    finished = analyse_part(
+        ALONE,
+        analysis,
+        loaded,
+        samples,
+        out,
+        chosen=chosen,
+        drawn=drawn,
+        strict=strict,
+        overwrite=overwrite,
+    )
+    assert finished is not None, "a process by itself leads"
+    return finished
+
+
+def analyse_part(
+    replica: Replica,
+    analysis: Analysis,
+    loaded: LoadedModel,
+    samples: Sequence[Sample],
+    out: Path | None,
+    *,
+    chosen: Chosen | None,
+    drawn: Mapping[str, Any],
+    strict: bool,
+    overwrite: Overwrite,
+) -> Run | None:
+    """What `analyse` does, as one of several groups of processes.
+
+    Returns:
+        None on a process that does not lead.
+
+    Raises:
+        FlowjaxError: see `analyse`.
     """
     session = Session()
     counted = analysis.CHOSEN if chosen is None else chosen
@@ -144,13 +218,17 @@ def analyse(
         references=analysis.REFERENCES,
         strict=strict,
         overwrite=overwrite,
+        replica=replica,
     )
+    counts = replica.gather(session.counts if replica.writes else Session().counts)
+    if results is None:
+        return None
     folder = Path("unkept") if out is None else out
     finished = Run(folder, results.rows, results.settings, results.failures)
     _check_rows(type(analysis), finished)
     analysis.finish(finished, loaded, samples)
     if out is not None:
-        session.keep(out)
+        session.joined(counts).keep(out)
     return finished
 
 

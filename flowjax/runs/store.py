@@ -9,6 +9,8 @@
 
 Killed at any moment, the same command goes on after the last finished sample, and tries those that
 failed again. Two commands never write one run: the later one is refused when it comes to write.
+In an object store (`gs://`) every file is one upload, whole or absent, and there is no lock: whose
+run it is says the manifest, which is looked at before every write.
 """
 
 import contextlib
@@ -28,6 +30,7 @@ import pyarrow as pa
 from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, check_writable, lock, printable, writing
+from flowjax.paths import is_remote, remove_tree
 from flowjax.runs.tables import read_metadata, read_table, write_table
 
 FORMAT = 3
@@ -96,6 +99,7 @@ class RunStore:
         *,
         schema: pa.Schema,
         overwrite: Overwrite = False,
+        leads: bool = True,
     ) -> None:
         """Open a run for going on with, or a new one.
 
@@ -106,13 +110,15 @@ class RunStore:
             samples: how many samples the run has.
             schema: of the rows.
             overwrite: replace another run in this folder; "other": only if its settings differ.
+            leads: False for a process that writes samples of a run which another has claimed.
 
         Raises:
             FlowjaxError: the folder holds something else, a run with other settings (named in the
                 message), or cannot be written; or another process is writing it.
         """
         self.path = path
-        self._folder = Path(os.path.realpath(path))
+        self._remote = is_remote(path)
+        self._folder = path if self._remote else Path(os.path.realpath(path))
         self._samples = samples
         self._schema = schema
         self._manifest = {
@@ -123,7 +129,8 @@ class RunStore:
         }
         found = self._found()
         differs = found is not None and found["digest"] != self._manifest["digest"]
-        self._replace = differs if overwrite == "other" else overwrite
+        self._leads = leads
+        self._replace = leads and (differs if overwrite == "other" else bool(overwrite))
         self._release: Callable[[], object] | None = None
         self._locked: os.stat_result | None = None
         self._claimed = False
@@ -132,7 +139,7 @@ class RunStore:
         if not exists:
             check_writable(self._folder)
         self._check()
-        if self._found() is not None:
+        if leads and self._found() is not None:
             # Nothing need be written of a run that is finished, so its folder may be read-only.
             with contextlib.suppress(OSError):
                 self._lock()
@@ -164,7 +171,7 @@ class RunStore:
             FlowjaxError: the disk is full or not writable, and what was finished stays; or another
                 process is writing this run.
         """
-        self._claim()
+        self.claim()
         metadata = {**(rows.schema.metadata or {}), MADE_OF: made_of.encode()}
         with writing(self.path):
             self._write_table(self._file(PARTS, index), rows.replace_schema_metadata(metadata))
@@ -176,7 +183,7 @@ class RunStore:
         Raises:
             FlowjaxError: see `write`.
         """
-        self._claim()
+        self.claim()
         with writing(self.path):
             self._file(PARTS, index).unlink(missing_ok=True)  # damaged, or of what it was before
             self._write_table(self._file(FAILED, index), _failure(sample, error))
@@ -225,7 +232,7 @@ class RunStore:
             there = read_table(path) if path.exists() else None
             if there is table or (there is not None and table is not None and _same(there, table)):
                 return
-        self._claim()
+        self.claim()
         with writing(self.path):
             if table is None:
                 path.unlink(missing_ok=True)
@@ -233,25 +240,32 @@ class RunStore:
                 self._write_table(path, table)
 
     def _write_table(self, path: Path, rows: pa.Table) -> None:
-        path.parent.mkdir(exist_ok=True)
+        if not self._remote:
+            path.parent.mkdir(exist_ok=True)
         write_table(path, rows)
 
-    def _claim(self) -> None:
-        """Hold the lock, and have our manifest in the folder."""
+    def claim(self) -> None:
+        """Hold the lock, and have our manifest in the folder, before anything is written.
+
+        Raises:
+            FlowjaxError: see `write`.
+        """
+        if not self._leads:
+            return
         with writing(self.path):
             if self._claimed:
                 self._check_lock()
                 return
-            self._folder.mkdir(parents=True, exist_ok=True)
+            if not self._remote:
+                self._folder.mkdir(parents=True, exist_ok=True)
             if self._release is None:
                 self._lock()
             self._check()
             if self._replace:
                 self._clear()
                 self._replace = False
-            for folder in (".", PARTS, FAILED):  # what killed runs left half-written
-                for leftover in (self._folder / folder).glob(".*.*.????????"):
-                    leftover.unlink()
+            if not self._remote:
+                self._remove_leftovers()
             if self._found() is None:
                 text = json.dumps(self._manifest, indent=1, sort_keys=True)
                 atomically(
@@ -260,7 +274,15 @@ class RunStore:
                 )
         self._claimed = True
 
+    def _remove_leftovers(self) -> None:
+        """Remove what killed runs left half-written."""
+        for folder in (".", PARTS, FAILED):
+            for leftover in (self._folder / folder).glob(".*.*.????????"):
+                leftover.unlink()
+
     def _lock(self) -> None:
+        if self._remote:  # there are no locks: `_check_lock` looks at the manifest
+            return
         descriptor = lock(self._folder / LOCK)
         if descriptor is None:
             raise FlowjaxError(
@@ -272,12 +294,23 @@ class RunStore:
 
     def _check_lock(self) -> None:
         """Refuse a folder that was removed and made anew, and may be another run's by now."""
-        there = os.stat(self._folder / LOCK)
-        if self._locked is None or not os.path.samestat(there, self._locked):
+        if self._remote:
+            found = self._found()
+            same = found is not None and found["digest"] == self._manifest["digest"]
+        else:
+            there = os.stat(self._folder / LOCK)
+            same = self._locked is not None and os.path.samestat(there, self._locked)
+        if not same:
             raise FlowjaxError(f"{self.path} was replaced while this run was written; run it again")
 
     def _clear(self) -> None:
         """Remove a run's results, then its manifest; the folder itself may be a link's or `.`."""
+        if self._remote:
+            for entry in list(self._folder.iterdir()):
+                if entry.name != MANIFEST:
+                    remove_tree(entry)
+            (self._folder / MANIFEST).unlink(missing_ok=True)
+            return
         for entry in self._folder.iterdir():
             if entry.name in (LOCK, MANIFEST):
                 continue

@@ -38,16 +38,18 @@ def write_benchmark(folder: Path, per_task: int = 4) -> Path:
     return folder
 
 
-def write_answering_model(folder: Path, seed: int = 0) -> Path:
+def write_answering_model(folder: Path, seed: int = 0, **text: int) -> Path:
     """A converted random model whose most probable token is nearly always A, B, C or D.
 
     Its attention is sharp, so that cutting edges changes answers.
+
+    text: other values of the decoder's configuration.
     """
-    write_random_checkpoint(folder / "hf", [*TASKS.values(), *OPTIONS], seed)
+    write_random_checkpoint(folder / "hf", [*TASKS.values(), *OPTIONS], seed, text=text)
     tokenizer = Tokenizer.from_file(str(folder / "hf" / "tokenizer.json"))
     weights = load_file(folder / "hf" / "model.safetensors")
     head = weights["language_model.lm_head.weight"]
-    letters = [tokenizer.token_to_id(letter) for letter in "ABCD"]
+    letters = np.array([tokenizer.token_to_id(letter) for letter in "ABCD"])
     weights["language_model.lm_head.weight"] = np.zeros_like(head)
     weights["language_model.lm_head.weight"][letters] = 4 * head[letters]
     for name in weights:

@@ -72,3 +72,18 @@ def test_axes(path, shape, spec):
 def test_axes_in_training(path, shape, spec):
     mesh = AbstractMesh((2, 4), ("data", "model"))
     assert training_sharding(path, shape, mesh).spec == PartitionSpec(*spec)
+
+
+@pytest.mark.parametrize("path", ["decoder/layers/key/kernel", "decoder/layers/value/bias"])
+@pytest.mark.parametrize("kv_heads, spec", [(8, "model"), (4, "model"), (2, None), (6, None)])
+def test_keys_and_values_are_split_by_whole_heads(path, kv_heads, spec):
+    mesh = AbstractMesh((2, 4), ("data", "model"))
+    shape = (2, 16, kv_heads * 16)
+    found = parameter_sharding(path, shape, mesh, kv_heads=kv_heads).spec
+    assert found == PartitionSpec(None, None, spec)
+
+
+def test_an_encoders_keys_are_no_business_of_the_decoder():
+    mesh = AbstractMesh((2, 4), ("data", "model"))
+    found = parameter_sharding("vision/layers/key/kernel", (2, 16, 32), mesh, kv_heads=2).spec
+    assert found == PartitionSpec(None, None, "model")

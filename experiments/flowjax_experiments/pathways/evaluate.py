@@ -90,6 +90,7 @@ class Evaluate(Analysis):
         ("true_probability", pa.float64(), "of the true option's letter, 0 to 1"),
         ("base_probability", pa.float64(), "of the base answer, 0 to 1"),
     )
+    ACROSS = True
 
     pathway: Annotated[
         str | None,

@@ -65,6 +65,7 @@ class Find(Analysis):
     """Find a pathway in a sweep's results on half of the samples; judge it on the other half."""
 
     SCHEMA = EvaluatePathways.SCHEMA
+    ACROSS = True
 
     sweep: Annotated[Path, Option("Folder of a finished sweep of the model.", decides=False)]
     threshold: Annotated[

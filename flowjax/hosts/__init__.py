@@ -1,0 +1,1 @@
+"""One run on several hosts: `jax.distributed`, and what its processes have to agree on."""
