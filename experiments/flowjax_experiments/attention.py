@@ -24,6 +24,7 @@ from flowjax.lens.drawn import drawn_layers, keep_drawn
 from flowjax.lens.grid import frame_grids
 from flowjax.lens.pictures import Pictures, frames_of, read_pictures
 from flowjax.lens.read import AttentionReading, read_attention
+from flowjax.masks import EdgeMask
 from flowjax.models.loaded import LoadedModel
 from flowjax.padding import bucket_rows, pad_prompt, padded_mask
 from flowjax.progress import Advance
@@ -91,6 +92,11 @@ class Attention(Analysis):
     layers: Layers = ()
     drawn: Drawn = 1
 
+    @property
+    def cuts(self) -> bool:
+        """With `--cut`."""
+        return self.cut is not None
+
     def read(self, layers: int, heads: int) -> tuple[tuple[int, ...], Knockout | None]:
         """Heads and knockout, checked against a model's layers and heads.
 
@@ -122,9 +128,16 @@ class Attention(Analysis):
         cuts = [None] if knockout is None else [None, knockout]
 
         def measure(asked: Asked, _: Advance) -> Measured:
-            read = [_read(asked, self.target, cut) for cut in cuts]
-            answer = int(read[0].logits.argmax())
-            return Measured(answer, lambda: self._rows(asked, heads, cuts, read))
+            config, layout = asked.decoder.config, asked.layout
+            # A cut that is none of this prompt's is an error before anything is kept.
+            masks = [padded_mask(layout, [cut] if cut else [], config) for cut in cuts]
+            full = _read(asked, self.target, masks[0])
+
+            def rows() -> Rows:
+                read = [full, *(_read(asked, self.target, mask) for mask in masks[1:])]
+                return self._rows(asked, heads, cuts, read)
+
+            return Measured(int(full.logits.argmax()), rows)
 
         at = None if knockout is None else list(knockout.layers)
         return Work(measure, {"head": list(heads), "cut_layers": at})
@@ -216,7 +229,7 @@ def parse_layers(text: str, layers: int) -> tuple[int, ...]:
     return tuple(range(first, last + 1))
 
 
-def _read(asked: Asked, target: str, cut: Knockout | None) -> AttentionReading:
+def _read(asked: Asked, target: str, mask: EdgeMask) -> AttentionReading:
     layout = asked.layout
     match = TOKEN.fullmatch(target)
     positions = (layout.split([match["group"]]) if match else layout).positions(target)
@@ -226,7 +239,7 @@ def _read(asked: Asked, target: str, cut: Knockout | None) -> AttentionReading:
     return read_attention(
         asked.decoder,
         pad_prompt(asked.embedded),
-        padded_mask(layout, () if cut is None else (cut,), asked.decoder.config),
+        mask,
         jnp.asarray(np.pad(positions, more, mode="edge"), jnp.int32),
         jnp.asarray(np.pad(share, more)),
     )

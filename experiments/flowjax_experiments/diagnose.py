@@ -88,6 +88,7 @@ class Diagnose(Analysis):
         ("cut_id", pa.int32(), "its token id"),
         ("still_answer", pa.string(), "answer to a video that repeats one of the frames"),
     )
+    CUTS = True
 
     window: Window = None
 

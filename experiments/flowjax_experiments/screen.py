@@ -71,6 +71,7 @@ class Screen(Analysis):
         ("base_probability", pa.float64(), "probability of the base answer, 0 to 1"),
     )
     CHOSEN = "correct"
+    CUTS = True
 
     top: Annotated[
         int,
@@ -91,12 +92,12 @@ class Screen(Analysis):
             answer = int(asked.logits.argmax())
             among = PARTS if self.groups == "parts" else asked.layout.cells
             edges = edges_between(asked.layout, among)
-            predicted = edge_effects(
-                asked.decoder, asked.embedded, asked.layout, edges, answer, rivals(asked, answer),
-                heads=self.heads,
-            )  # fmt: skip
 
             def rows() -> Rows:
+                predicted = edge_effects(
+                    asked.decoder, asked.embedded, asked.layout, edges, answer,
+                    rivals(asked, answer), heads=self.heads,
+                )  # fmt: skip
                 layer, head, edge = (index.ravel() for index in np.indices(predicted.shape))
                 base = float(jax.nn.softmax(jnp.asarray(asked.logits))[answer])
                 return {

@@ -58,6 +58,7 @@ class Sweep(Analysis):
     SCHEMA = SCHEMA
     ACROSS = True
     CHOSEN = "correct"
+    CUTS = True
 
     edges: Annotated[tuple[str, ...], Option("An edge set of the paper. Default: all four.")] = ()
     edge: Edges = ()

@@ -148,6 +148,7 @@ class Analysis:
 
     SCHEMA: of the rows.
     CHOSEN: which samples count where `--samples` says nothing.
+    CUTS: edges are cut; see `cuts`.
     OPEN: questions need no options and no answer.
     REFERENCES: open questions are asked, too, where their true answers are known.
     KEPT: a run needs a folder; otherwise it may be printed only.
@@ -159,6 +160,7 @@ class Analysis:
 
     SCHEMA: ClassVar[pa.Schema]
     CHOSEN: ClassVar[Chosen] = "all"
+    CUTS: ClassVar[bool] = False
     OPEN: ClassVar[bool] = False
     REFERENCES: ClassVar[bool] = False
     KEPT: ClassVar[bool] = True
@@ -196,6 +198,15 @@ class Analysis:
     def order(self) -> str:
         """Order in which the model sees the frames; see `frame_order`."""
         return AS_IS
+
+    @property
+    def cuts(self) -> bool:
+        """Whether edges are cut, so that first all samples are answered.
+
+        Their accuracy is printed and stored then. `Work.measure` is called for the answers alone,
+        too, so it should compute nothing more before `Measured.rows` is called.
+        """
+        return self.CUTS
 
     def settings(self) -> dict[str, Any]:
         """The options that decide the rows, as JSON values."""

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from flowjax.progress import Advance, progress_bar
 from flowjax.runs.begin import begin
 from flowjax.runs.selection import Chosen
 from flowjax.runs.settings import made_of, model_settings, sample_settings
-from flowjax.runs.store import Overwrite
+from flowjax.runs.store import MemoryStore, Overwrite, RunStore
 
 LOG = logging.getLogger(__name__)
 
@@ -31,6 +31,22 @@ Measure = Callable[[Asked, Advance], pa.Table | None]
 
 It may call `advance` with parts of 1 while it works.
 """
+
+Answer = Callable[[Asked], tuple[pa.Table, bool]]
+"""Says in the metadata of no rows how a sample is answered, and whether it is asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class AnswersFirst:
+    """That all samples are answered before rows of any are made.
+
+    answer: how one is.
+    tell: called with the columns of `flowjax.runs.store.ACCURACY` when all are, unless rows of
+        earlier versions do not say it.
+    """
+
+    answer: Answer
+    tell: Callable[[pa.Table], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +81,7 @@ def each_sample(
     references: bool = False,
     strict: bool = False,
     overwrite: Overwrite = False,
+    first: AnswersFirst | None = None,
     replica: Replica = ALONE,
 ) -> Results | None:
     """Measure every sample and store its rows in the folder `out` (see `RunStore`).
@@ -72,6 +89,9 @@ def each_sample(
     While one sample is measured, the next is decoded and preprocessed. A run that was interrupted
     goes on after its last finished sample. A sample that cannot be read is recorded and skipped;
     the next time it is tried again.
+
+    With `first`, and more than one sample, those that are not among the ones asked for are done
+    when they are answered; the others are read again to be measured.
 
     Args:
         loaded: the model.
@@ -85,6 +105,7 @@ def each_sample(
         references: whether open questions are asked, too, whose true answer is known as a text.
         strict: a sample that cannot be read ends the run.
         overwrite: replace another run there; "other": only what of it differs.
+        first: that all are answered before any is measured.
         replica: which of the run's processes this is; each group measures its share.
 
     Returns:
@@ -117,46 +138,103 @@ def each_sample(
 
     store, todo = begin(samples, out, everything, replica, schema=schema, overwrite=overwrite)
     with closing(store):
-        done = len(samples) - len(todo)
-        with progress_bar(
-            "samples", len(samples), done=done, shown=replica.leads, lines=replica.joined
-        ) as advance:
-            tally = Tally(replica, advance)
-            for index, pending in _ahead(replica.mine(todo), ask):
-                try:
-                    prepared, source = pending.result()
-                except FlowjaxError as error:
-                    if strict:
-                        raise
-                    LOG.warning("sample %s is skipped: %s", samples[index].sample_id, error)
-                    if replica.writes:
-                        store.fail(index, samples[index], str(error))
-                    tally.add()
-                    continue
-                if prepared.repeated_frames:
-                    LOG.warning(
-                        "%s has too few frames for %d; some are repeated",
-                        prepared.sample.video,
-                        len(prepared.frames),
-                    )
-                parts: list[int | float] = []
-
-                def part(size: int | float, parts: list[int | float] = parts) -> None:
-                    if not replica.joined:
-                        parts.append(size)
-                        advance(size)
-
-                rows = measure(prepared, part)
-                if replica.writes:
-                    store.write(index, schema.empty_table() if rows is None else rows, source)
-                tally.add(1 - sum(parts))
-            tally.wait(len(todo))
+        reader = _Reader(samples, ask, store, strict, replica)
+        if first is not None and len(samples) > 1:
+            todo = _answer_all(reader, todo, first)
+        for index, asked, source, advance in reader.each(todo, "samples"):
+            rows = measure(asked, advance)
+            if replica.writes:
+                store.write(index, schema.empty_table() if rows is None else rows, source)
         if not replica.leads:
             return None
         rows, failures = store.finish()
     if failures.num_rows == len(samples):
         raise FlowjaxError(f"no sample could be read; the first: {failures['error'][0].as_py()}")
     return Results(rows, failures, store.settings)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """Reads samples, and records those that cannot be read; warned: those that were warned of."""
+
+    samples: Sequence[Sample]
+    ask: Callable[[int], tuple[Asked, str]]
+    store: MemoryStore | RunStore
+    strict: bool
+    replica: Replica
+    warned: set[int] = field(default_factory=set)
+
+    def each(self, todo: Sequence[int], what: str) -> Iterator[tuple[int, Asked, str, Advance]]:
+        """Those of `todo` that can be read, in order, with the digest of what each is made of.
+
+        `what` is what a progress bar counts, which the last may be called to advance by parts.
+        Among several processes these are the ones of this group, and the bar counts all groups'.
+        """
+        total, leads, joined = len(self.samples), self.replica.leads, self.replica.joined
+        with progress_bar(
+            what, total, done=total - len(todo), shown=leads, lines=joined
+        ) as advance:
+            tally = Tally(self.replica, advance)
+            for index, pending in _ahead(self.replica.mine(todo), self.ask):
+                parts: list[int | float] = []
+
+                def part(size: int | float, parts: list[int | float] = parts) -> None:
+                    if not joined:
+                        parts.append(size)
+                        advance(size)
+
+                try:
+                    asked, source = pending.result()
+                except FlowjaxError as error:
+                    self._fail(index, error)
+                else:
+                    self._warn(index, asked)
+                    yield index, asked, source, part
+                tally.add(1 - sum(parts))
+            tally.wait(len(todo))
+
+    def _fail(self, index: int, error: FlowjaxError) -> None:
+        if self.strict:
+            raise error
+        LOG.warning("sample %s is skipped: %s", self.samples[index].sample_id, error)
+        if self.replica.writes:
+            self.store.fail(index, self.samples[index], str(error))
+
+    def _warn(self, index: int, asked: Asked) -> None:
+        if asked.repeated_frames and index not in self.warned:
+            self.warned.add(index)
+            LOG.warning(
+                "%s has too few frames for %d; some are repeated",
+                asked.sample.video,
+                len(asked.frames),
+            )
+
+
+def _answer_all(reader: _Reader, todo: Sequence[int], first: AnswersFirst) -> list[int]:
+    """Answer all samples, tell how, and return those of `todo` that are to be measured."""
+    store, replica, measured = reader.store, reader.replica, list[int]()
+
+    def stored() -> list[int]:
+        found = [i for i in todo if i in store.answered and i not in store.finished]
+        return [i for i in found if store.answered[i][0] == made_of(reader.samples[i])]
+
+    known = replica.share(stored)
+    rest = [index for index in todo if index not in set(known)]
+    for index, asked, source, _ in reader.each(rest, "answers"):
+        empty, counts = first.answer(asked)
+        if counts:
+            measured.append(index)
+        if replica.writes:
+            (store.answer if counts else store.write)(index, empty, source)
+    every = replica.gather(measured)
+
+    def told() -> list[int]:
+        accuracy = store.accuracy(anew=replica.joined)
+        if accuracy is not None:
+            first.tell(accuracy)
+        return sorted({*known, *(index for one in every for index in one)})
+
+    return replica.share(told)
 
 
 def _ahead(

@@ -1,7 +1,7 @@
 """The one runner of every analysis: from a model and questions to rows, tables and figures."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +27,7 @@ from flowjax.report.paper import for_paper
 from flowjax.report.table import Table
 from flowjax.runs.analysis import Analysis
 from flowjax.runs.columns import make_table, shared_columns
-from flowjax.runs.each_sample import Chosen, each_sample, is_chosen
+from flowjax.runs.each_sample import AnswersFirst, Chosen, each_sample, is_chosen
 from flowjax.runs.finished import Run, print_failures, read_run, read_settings
 from flowjax.runs.made import Session
 from flowjax.runs.selection import Selection
@@ -105,6 +105,12 @@ def run_part(
     samples = analysis.samples(questions)
     loaded = load_model(model, mesh=ours.mesh)
     loaded = loaded.reading(questions.reading).asked_by(questions.prompt)
+    told: list[pa.Table] = []
+
+    def tell(accuracy: pa.Table) -> None:
+        told.append(accuracy)
+        _print_accuracy(accuracy)
+
     finished = analyse_part(
         ours,
         analysis,
@@ -115,10 +121,11 @@ def run_part(
         drawn=questions.settings,
         strict=questions.strict or questions.one,
         overwrite=overwrite,
+        tell=tell,
     )
     if finished is None:
         return None
-    show(type(analysis), finished, kept=out is not None)
+    show(type(analysis), finished, kept=out is not None, answers=not told)
     return finished
 
 
@@ -132,6 +139,7 @@ def analyse(
     drawn: Mapping[str, Any] = MappingProxyType({}),
     strict: bool = True,
     overwrite: Overwrite = False,
+    tell: Callable[[pa.Table], object] = lambda accuracy: None,
 ) -> Run:
     """Measure every sample that counts; keep their rows in the folder `out`, and print nothing.
 
@@ -144,6 +152,8 @@ def analyse(
         drawn: how the samples were chosen at random, if they were.
         strict: a sample that cannot be read ends the run; otherwise it is recorded and skipped.
         overwrite: replace another run there; "other": only what of it differs.
+        tell: called with how all samples are answered before anything is cut, by analyses that
+            cut; with the columns of `flowjax.runs.store.ACCURACY`.
 
     Raises:
         FlowjaxError: see `Analysis.start` and `each_sample`.
@@ -158,6 +168,7 @@ def analyse(
         drawn=drawn,
         strict=strict,
         overwrite=overwrite,
+        tell=tell,
     )
     assert finished is not None, "a process by itself leads"
     return finished
@@ -174,6 +185,7 @@ def analyse_part(
     drawn: Mapping[str, Any],
     strict: bool,
     overwrite: Overwrite,
+    tell: Callable[[pa.Table], object],
 ) -> Run | None:
     """What `analyse` does, as one of several groups of processes.
 
@@ -187,6 +199,12 @@ def analyse_part(
     counted = analysis.CHOSEN if chosen is None else chosen
     work = analysis.start(loaded, samples, counted)
 
+    def answered(asked: Asked, rows: pa.Table, shared: Mapping[str, Any]) -> pa.Table:
+        said = {name: shared[name] for name in ("sample_id", "task", "correct")}
+        said["options"] = len(asked.question.options)
+        metadata = {**(rows.schema.metadata or {}), ANSWERED: json.dumps(said).encode()}
+        return rows.replace_schema_metadata(metadata)
+
     def measure(asked: Asked, advance: Advance) -> pa.Table | None:
         measured = work.measure(asked, advance)
         if measured is None:
@@ -198,12 +216,16 @@ def analyse_part(
         else:
             rows = make_table(measured.rows(), shared, analysis.SCHEMA)
             session.add(None if measured.flops is None else measured.flops())
-        if measured.answer is None:
-            return rows
-        answered = {name: shared[name] for name in ("sample_id", "task", "correct")}
-        answered["options"] = len(asked.question.options)
-        metadata = {**(rows.schema.metadata or {}), ANSWERED: json.dumps(answered).encode()}
-        return rows.replace_schema_metadata(metadata)
+        return rows if measured.answer is None else answered(asked, rows, shared)
+
+    def answer(asked: Asked) -> tuple[pa.Table, bool]:
+        measured = work.measure(asked, lambda part: None)
+        assert measured is not None and measured.answer is not None
+        shared = shared_columns(asked, measured.answer)
+        counts = is_chosen(counted, shared["correct"])
+        if not counts:
+            session.add(None)
+        return answered(asked, analysis.SCHEMA.empty_table(), shared), counts
 
     settings = {"analysis": analysis.name(), **analysis.settings(), **work.settings}
     results = each_sample(
@@ -218,6 +240,7 @@ def analyse_part(
         references=analysis.REFERENCES,
         strict=strict,
         overwrite=overwrite,
+        first=AnswersFirst(answer, tell) if analysis.cuts else None,
         replica=replica,
     )
     counts = replica.gather(session.counts if replica.writes else Session().counts)
@@ -310,24 +333,25 @@ def show(
     run: Run,
     *,
     kept: bool = True,
+    answers: bool = True,
     drawing: Drawing = Drawing(),
 ) -> None:
     """Print what is to be said of a run, and draw its figures.
 
     kept: whether it has a folder, so that figures are drawn and paths are named.
+    answers: whether the accuracy of the samples asked has not been printed yet.
     drawing: how.
 
     Raises:
         FlowjaxError: a table or figure cannot be written; all else has been printed by then.
     """
+    accuracy = run.path / "accuracy.parquet"
+    if answers and (analysis.CUTS or analysis.CHOSEN != "all") and accuracy.exists():
+        _print_accuracy(read_table(accuracy))
     report = analysis.report(run)
     for note in run.rows["model_note"].unique().to_pylist():
         if note:
             print(f"NOTE: {note}")
-    accuracy = run.path / "accuracy.parquet"
-    if analysis.CHOSEN != "all" and accuracy.exists():
-        for table in accuracy_tables(read_table(accuracy), "The model's own answers"):
-            table.print()
     for part in report.parts:
         part.print() if isinstance(part, Table) else print(part)
     print_failures(run.failures)
@@ -353,6 +377,13 @@ def show(
         with writing(path):
             atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         print(f"captions {path}")
+
+
+def _print_accuracy(accuracy: pa.Table) -> None:
+    """Of several samples; one has no accuracy."""
+    if accuracy.num_rows > 1:
+        for table in accuracy_tables(accuracy, "The model's own answers"):
+            table.print()
 
 
 def _check_rows(analysis: type[Analysis], run: Run) -> None:

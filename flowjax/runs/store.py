@@ -2,8 +2,10 @@
 
     RUN/manifest.json       what was asked: model, samples, edges, windows, code version, digest
     RUN/parts/000000.parquet    rows of sample 0, complete or absent; says what they were made of
+    RUN/answers/000002.parquet  how sample 2 is answered, until its rows are there
     RUN/failed/000001.parquet   why sample 1 could not be read
     RUN/results.parquet     all rows in sample order, once every sample is done
+    RUN/accuracy.parquet    how every sample is answered, once that is known of all
     RUN/failures.parquet    the samples that could not be read, if there are any
     RUN/.lock               locked by the process that writes the run
 
@@ -18,7 +20,6 @@ import functools
 import hashlib
 import json
 import os
-import shutil
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,12 +36,15 @@ from flowjax.runs.tables import read_metadata, read_table, write_table
 
 FORMAT = 3
 MANIFEST, LOCK = "manifest.json", ".lock"
-PARTS, FAILED = "parts", "failed"
+PARTS, FAILED, ANSWERS = "parts", "failed", "answers"
 MADE_OF = b"flowjax.made_of"
 """In the metadata of a part: the digest of the question and the video that its rows are of."""
 
 ANSWERED = b"flowjax.answered"
 """In the metadata of a part: how the model answers its sample, with the columns of `ACCURACY`."""
+
+Answered = tuple[str, str]
+"""Digest of a question and its video, and how it is answered: JSON, empty where nobody said."""
 
 Overwrite = bool | Literal["other"]
 
@@ -67,14 +71,24 @@ class MemoryStore:
         """See `RunStore`."""
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.finished: Mapping[int, str] = {}
+        self.answered: dict[int, Answered] = {}
         self._schema = schema
         self._rows: dict[int, pa.Table] = {}
         self._failed: dict[int, pa.Table] = {}
 
     def write(self, index: int, rows: pa.Table, made_of: str) -> None:
         """Keep the rows of one sample."""
-        del made_of
         self._rows[index] = rows
+        self.answered[index] = _answered(rows, made_of)
+
+    def answer(self, index: int, empty: pa.Table, made_of: str) -> None:
+        """Keep how one sample is answered, whose rows come later."""
+        self.answered[index] = _answered(empty, made_of)
+
+    def accuracy(self, *, anew: bool = False) -> pa.Table | None:
+        """How every sample is answered; None where it is not known of all that could be read."""
+        del anew
+        return _accuracy(self.answered)
 
     def fail(self, index: int, sample: Sample, error: str) -> None:
         """Keep why a sample cannot be read."""
@@ -152,12 +166,12 @@ class RunStore:
     @functools.cached_property
     def finished(self) -> Mapping[int, str]:
         """The samples whose rows are stored, with the digest of what these are made of."""
-        found = {}
-        for index in sorted(self._stored(PARTS)):
-            metadata = read_metadata(self._file(PARTS, index))
-            if metadata is not None:
-                found[index] = metadata.get(MADE_OF, b"").decode()
-        return found
+        return {index: made_of for index, (made_of, _) in self._said(PARTS).items()}
+
+    @functools.cached_property
+    def answered(self) -> dict[int, Answered]:
+        """The samples of which it is stored how they are answered, those with rows included."""
+        return self._said(PARTS) | self._said(ANSWERS) if self._leads else {}
 
     def write(self, index: int, rows: pa.Table, made_of: str) -> None:
         """Store the rows of one sample: all of them or none.
@@ -175,7 +189,40 @@ class RunStore:
         metadata = {**(rows.schema.metadata or {}), MADE_OF: made_of.encode()}
         with writing(self.path):
             self._write_table(self._file(PARTS, index), rows.replace_schema_metadata(metadata))
-            self._file(FAILED, index).unlink(missing_ok=True)
+            for folder in (FAILED, ANSWERS):
+                self._file(folder, index).unlink(missing_ok=True)
+        self.answered[index] = _answered(rows, made_of)
+
+    def answer(self, index: int, empty: pa.Table, made_of: str) -> None:
+        """Store how one sample is answered, whose rows come later.
+
+        empty: without rows; its metadata says it.
+
+        Raises:
+            FlowjaxError: see `write`.
+        """
+        self.claim()
+        metadata = {**(empty.schema.metadata or {}), MADE_OF: made_of.encode()}
+        with writing(self.path):
+            self._write_table(self._file(ANSWERS, index), empty.replace_schema_metadata(metadata))
+        self.answered[index] = _answered(empty, made_of)
+
+    def accuracy(self, *, anew: bool = False) -> pa.Table | None:
+        """Write and return `accuracy.parquet`, before there are rows of every sample.
+
+        None, and nothing is written, where it is not known how every sample is answered.
+
+        anew: look at the folder again, where other processes have written answers, too.
+
+        Raises:
+            FlowjaxError: see `write`.
+        """
+        if anew:
+            self.__dict__.pop("answered", None)
+        table = _accuracy(self.answered)
+        if table is not None:
+            self._keep(self._folder / "accuracy.parquet", table)
+        return table
 
     def fail(self, index: int, sample: Sample, error: str) -> None:
         """Store that a sample cannot be read, and why.
@@ -185,8 +232,10 @@ class RunStore:
         """
         self.claim()
         with writing(self.path):
-            self._file(PARTS, index).unlink(missing_ok=True)  # damaged, or of what it was before
+            for folder in (PARTS, ANSWERS):  # damaged, or of what it was before
+                self._file(folder, index).unlink(missing_ok=True)
             self._write_table(self._file(FAILED, index), _failure(sample, error))
+        self.answered.pop(index, None)
 
     def finish(self) -> tuple[pa.Table, pa.Table]:
         """Join the parts into `results.parquet`; return the rows, and the failures.
@@ -202,9 +251,14 @@ class RunStore:
         tables = self._tables(PARTS, parts)
         table = _joined(self._schema, tables)
         failures = _joined(FAILURES, self._tables(FAILED, failed))
-        self._keep(self._folder / "accuracy.parquet", _accuracy(tables))
+        said = {index: _answered(tables[index], "") for index in sorted(tables)}
+        self._keep(self._folder / "accuracy.parquet", _accuracy(said))
         self._keep(self._folder / "failures.parquet", failures if failures.num_rows else None)
         self._keep(self._folder / "results.parquet", table)
+        if (self._folder / ANSWERS).exists():  # all of them are in parts
+            self.claim()
+            with writing(self.path):
+                remove_tree(self._folder / ANSWERS)
         return table, failures
 
     def close(self) -> None:
@@ -222,6 +276,16 @@ class RunStore:
         names = (self._folder / folder).glob("[0-9]*.parquet")
         indices = (int(part.stem) for part in names if part.stem.isdecimal())
         return frozenset(index for index in indices if index < self._samples)
+
+    def _said(self, folder: str) -> dict[int, Answered]:
+        """What the files of a folder say of themselves, without those that are damaged."""
+        found = {}
+        for index in sorted(self._stored(folder)):
+            metadata = read_metadata(self._file(folder, index))
+            if metadata is not None:
+                made_of, answer = (metadata.get(n, b"").decode() for n in (MADE_OF, ANSWERED))
+                found[index] = made_of, answer
+        return found
 
     def _tables(self, folder: str, indices: frozenset[int]) -> dict[int, pa.Table]:
         return {index: read_table(self._file(folder, index)) for index in indices}
@@ -276,7 +340,7 @@ class RunStore:
 
     def _remove_leftovers(self) -> None:
         """Remove what killed runs left half-written."""
-        for folder in (".", PARTS, FAILED):
+        for folder in (".", PARTS, ANSWERS, FAILED):
             for leftover in (self._folder / folder).glob(".*.*.????????"):
                 leftover.unlink()
 
@@ -315,7 +379,7 @@ class RunStore:
             if entry.name in (LOCK, MANIFEST):
                 continue
             if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
+                remove_tree(entry)
             else:
                 entry.unlink()
         (self._folder / MANIFEST).unlink(missing_ok=True)
@@ -400,12 +464,16 @@ def _same(one: pa.Table, other: pa.Table) -> bool:
     )
 
 
-def _accuracy(tables: Mapping[int, pa.Table]) -> pa.Table | None:
+def _answered(rows: pa.Table, made_of: str) -> Answered:
+    return made_of, (rows.schema.metadata or {}).get(ANSWERED, b"").decode()
+
+
+def _accuracy(answered: Mapping[int, Answered]) -> pa.Table | None:
     """How every sample is answered, also those without rows; None where it is not known of all."""
-    found = [(tables[index].schema.metadata or {}).get(ANSWERED) for index in sorted(tables)]
-    if not found or None in found:
+    found = [answered[index][1] for index in sorted(answered)]
+    if not all(found) or not found:
         return None
-    return pa.Table.from_pylist([json.loads(one) for one in found if one is not None], ACCURACY)
+    return pa.Table.from_pylist([json.loads(one) for one in found], ACCURACY)
 
 
 def _joined(schema: pa.Schema, tables: Mapping[int, pa.Table]) -> pa.Table:

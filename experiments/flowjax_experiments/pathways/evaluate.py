@@ -91,6 +91,7 @@ class Evaluate(Analysis):
         ("base_probability", pa.float64(), "of the base answer, 0 to 1"),
     )
     ACROSS = True
+    CUTS = True
 
     pathway: Annotated[
         str | None,

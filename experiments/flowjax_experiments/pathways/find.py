@@ -66,6 +66,7 @@ class Find(Analysis):
 
     SCHEMA = EvaluatePathways.SCHEMA
     ACROSS = True
+    CUTS = True
 
     sweep: Annotated[Path, Option("Folder of a finished sweep of the model.", decides=False)]
     threshold: Annotated[
