@@ -284,7 +284,7 @@ def test_batches_follow_from_the_step_and_hold_answers(texts, stage):
 
 def test_options_are_told_from_the_true_one(texts):
     question = Question("In which direction does it move?", ("left", "right", "up"), "B")
-    ids, wanted, learned = texts.choice(question, verdict=0.5)
+    ids, wanted, learned, _ = texts.choice(question, verdict=0.5)
     names = [texts.tokenizer.id_to_token(int(token)) for token in ids]
     after = [names.index(option) + 1 for option in ("▁left", "▁right", "▁up")]
     assert np.flatnonzero(learned == 0.5).tolist() == after
