@@ -119,17 +119,19 @@ from flowjax.models.checkpoint import load_model
 from flowjax.models.sharding import parameter_sharding
 
 def parameters(**options):
-    state = nnx.to_pure_dict(nnx.state(load_model(sys.argv[1], **options).model))
-    leaves, _ = jax.tree.flatten_with_path(state)
-    return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
+    model = load_model(sys.argv[1], **options).model
+    leaves, _ = jax.tree.flatten_with_path(nnx.to_pure_dict(nnx.state(model)))
+    heads = model.decoder.config.kv_heads
+    return heads, {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
 
 assert len(jax.devices()) == 8
-plain = parameters()
+kv_heads, plain = parameters()
 for shape in ((2, 4), (4, 2), (1, 8)):
     mesh = jax.make_mesh(shape, ("data", "model"))
     split = 0
-    for name, leaf in parameters(mesh=mesh).items():
-        assert leaf.sharding == parameter_sharding(name, leaf.shape, mesh), name
+    for name, leaf in parameters(mesh=mesh)[1].items():
+        wanted = parameter_sharding(name, leaf.shape, mesh, kv_heads=kv_heads)
+        assert leaf.sharding == wanted, name
         assert len(leaf.addressable_shards) == 8
         for shard in leaf.addressable_shards:
             np.testing.assert_array_equal(shard.data, np.asarray(plain[name])[shard.index])
