@@ -96,6 +96,7 @@ def test_a_run_that_was_stopped_ends_alike(folder, lora):
     jax.tree.map(np.testing.assert_array_equal, parameters(resumed), parameters(lora))
 
 
+@pytest.mark.slow
 def test_merged_exported_and_as_an_adapter_it_is_one_model(folder):
     text = 'frozen = ["vision", "projector"]'
     made = trained(folder, "updates", lambda old: old.replace('frozen = ["vision"]', text))

@@ -74,6 +74,7 @@ def test_the_shipped_configuration_is_the_recipe():
         assert {name: written[name] for name in recorded[stage]} == recorded[stage]
 
 
+@pytest.mark.slow
 def test_a_configuration_trains_the_recipe(tmp_path):
     numbers = "\n".join(
         f"{name} = {value}" for name, value in asdict(TINY).items() if not isinstance(value, dict)
