@@ -125,7 +125,7 @@ def windows(mesh: Mesh) -> Lowered:
     plan = plan_sweep(layout.length, feet, config, multiple=2 * devices)
     decoder = placed(small(), mesh).decoder
 
-    def whole(shape: tuple[int, ...], dtype: Any) -> Any:  # noqa: ANN401
+    def whole(shape: tuple[int, ...], dtype: Any) -> Any:  # noqa: ANN401 - in an array's place
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec()))
 
     prompt = Embedded(

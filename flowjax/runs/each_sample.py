@@ -41,7 +41,7 @@ class AnswersFirst:
     """That all samples are answered before rows of any are made.
 
     answer: how one is.
-    tell: called with the columns of `flowjax.runs.store.ACCURACY` when all are, unless rows of
+    tell: called with the columns of `flowjax.runs.answered.ACCURACY` when all are, unless rows of
         earlier versions do not say it.
     """
 

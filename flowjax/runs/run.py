@@ -1,6 +1,5 @@
 """The one runner of every analysis: from a model and questions to rows, tables and figures."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +25,13 @@ from flowjax.report.canvas import save_figure
 from flowjax.report.paper import for_paper
 from flowjax.report.table import Table
 from flowjax.runs.analysis import Analysis
+from flowjax.runs.answered import answered
 from flowjax.runs.columns import make_table, shared_columns
 from flowjax.runs.each_sample import AnswersFirst, Chosen, each_sample, is_chosen
 from flowjax.runs.finished import Run, print_failures, read_run, read_settings
 from flowjax.runs.made import Session
 from flowjax.runs.selection import Selection
-from flowjax.runs.store import ANSWERED, Overwrite
+from flowjax.runs.store import Overwrite
 from flowjax.runs.tables import read_table, write_table
 
 EARLIER = {
@@ -153,7 +153,7 @@ def analyse(
         strict: a sample that cannot be read ends the run; otherwise it is recorded and skipped.
         overwrite: replace another run there; "other": only what of it differs.
         tell: called with how all samples are answered before anything is cut, by analyses that
-            cut; with the columns of `flowjax.runs.store.ACCURACY`.
+            cut; with the columns of `flowjax.runs.answered.ACCURACY`.
 
     Raises:
         FlowjaxError: see `Analysis.start` and `each_sample`.
@@ -199,11 +199,9 @@ def analyse_part(
     counted = analysis.CHOSEN if chosen is None else chosen
     work = analysis.start(loaded, samples, counted)
 
-    def answered(asked: Asked, rows: pa.Table, shared: Mapping[str, Any]) -> pa.Table:
+    def saying(asked: Asked, rows: pa.Table, shared: Mapping[str, Any]) -> pa.Table:
         said = {name: shared[name] for name in ("sample_id", "task", "correct")}
-        said["options"] = len(asked.question.options)
-        metadata = {**(rows.schema.metadata or {}), ANSWERED: json.dumps(said).encode()}
-        return rows.replace_schema_metadata(metadata)
+        return answered(rows, said | {"options": len(asked.question.options)})
 
     def measure(asked: Asked, advance: Advance) -> pa.Table | None:
         measured = work.measure(asked, advance)
@@ -216,7 +214,7 @@ def analyse_part(
         else:
             rows = make_table(measured.rows(), shared, analysis.SCHEMA)
             session.add(None if measured.flops is None else measured.flops())
-        return rows if measured.answer is None else answered(asked, rows, shared)
+        return rows if measured.answer is None else saying(asked, rows, shared)
 
     def answer(asked: Asked) -> tuple[pa.Table, bool]:
         measured = work.measure(asked, lambda part: None)
@@ -225,7 +223,7 @@ def analyse_part(
         counts = is_chosen(counted, shared["correct"])
         if not counts:
             session.add(None)
-        return answered(asked, analysis.SCHEMA.empty_table(), shared), counts
+        return saying(asked, analysis.SCHEMA.empty_table(), shared), counts
 
     settings = {"analysis": analysis.name(), **analysis.settings(), **work.settings}
     results = each_sample(

@@ -32,6 +32,7 @@ from flowjax.data.sample import Sample
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, check_writable, lock, printable, writing
 from flowjax.paths import is_remote, remove_tree
+from flowjax.runs.answered import ANSWERED, Answered, accuracy_of, answer_of
 from flowjax.runs.tables import read_metadata, read_table, write_table
 
 FORMAT = 3
@@ -40,28 +41,10 @@ PARTS, FAILED, ANSWERS = "parts", "failed", "answers"
 MADE_OF = b"flowjax.made_of"
 """In the metadata of a part: the digest of the question and the video that its rows are of."""
 
-ANSWERED = b"flowjax.answered"
-"""In the metadata of a part: how the model answers its sample, with the columns of `ACCURACY`."""
-
-Answered = tuple[str, str]
-"""Digest of a question and its video, and how it is answered: JSON, empty where nobody said."""
-
 Overwrite = bool | Literal["other"]
 
 FAILURES = pa.schema([(name, pa.string()) for name in ("sample_id", "task", "video", "error")])
 """Columns of `failures.parquet`."""
-
-ACCURACY = pa.schema(
-    [
-        pa.field("sample_id", pa.string(), metadata={"doc": "the sample"}),
-        pa.field("task", pa.string(), metadata={"doc": "its task"}),
-        pa.field("options", pa.int32(), metadata={"doc": "how many options its question has"}),
-        pa.field(
-            "correct", pa.bool_(), metadata={"doc": "whether the model's own answer is right"}
-        ),
-    ]
-)
-"""Columns of `accuracy.parquet`: every sample asked, also those that have no rows."""
 
 
 class MemoryStore:
@@ -79,16 +62,16 @@ class MemoryStore:
     def write(self, index: int, rows: pa.Table, made_of: str) -> None:
         """Keep the rows of one sample."""
         self._rows[index] = rows
-        self.answered[index] = _answered(rows, made_of)
+        self.answered[index] = answer_of(rows, made_of)
 
     def answer(self, index: int, empty: pa.Table, made_of: str) -> None:
         """Keep how one sample is answered, whose rows come later."""
-        self.answered[index] = _answered(empty, made_of)
+        self.answered[index] = answer_of(empty, made_of)
 
     def accuracy(self, *, anew: bool = False) -> pa.Table | None:
         """How every sample is answered; None where it is not known of all that could be read."""
         del anew
-        return _accuracy(self.answered)
+        return accuracy_of(self.answered)
 
     def fail(self, index: int, sample: Sample, error: str) -> None:
         """Keep why a sample cannot be read."""
@@ -191,7 +174,7 @@ class RunStore:
             self._write_table(self._file(PARTS, index), rows.replace_schema_metadata(metadata))
             for folder in (FAILED, ANSWERS):
                 self._file(folder, index).unlink(missing_ok=True)
-        self.answered[index] = _answered(rows, made_of)
+        self.answered[index] = answer_of(rows, made_of)
 
     def answer(self, index: int, empty: pa.Table, made_of: str) -> None:
         """Store how one sample is answered, whose rows come later.
@@ -205,7 +188,7 @@ class RunStore:
         metadata = {**(empty.schema.metadata or {}), MADE_OF: made_of.encode()}
         with writing(self.path):
             self._write_table(self._file(ANSWERS, index), empty.replace_schema_metadata(metadata))
-        self.answered[index] = _answered(empty, made_of)
+        self.answered[index] = answer_of(empty, made_of)
 
     def accuracy(self, *, anew: bool = False) -> pa.Table | None:
         """Write and return `accuracy.parquet`, before there are rows of every sample.
@@ -219,7 +202,7 @@ class RunStore:
         """
         if anew:
             self.__dict__.pop("answered", None)
-        table = _accuracy(self.answered)
+        table = accuracy_of(self.answered)
         if table is not None:
             self._keep(self._folder / "accuracy.parquet", table)
         return table
@@ -251,8 +234,8 @@ class RunStore:
         tables = self._tables(PARTS, parts)
         table = _joined(self._schema, tables)
         failures = _joined(FAILURES, self._tables(FAILED, failed))
-        said = {index: _answered(tables[index], "") for index in sorted(tables)}
-        self._keep(self._folder / "accuracy.parquet", _accuracy(said))
+        said = {index: answer_of(tables[index], "") for index in sorted(tables)}
+        self._keep(self._folder / "accuracy.parquet", accuracy_of(said))
         self._keep(self._folder / "failures.parquet", failures if failures.num_rows else None)
         self._keep(self._folder / "results.parquet", table)
         if (self._folder / ANSWERS).exists():  # all of them are in parts
@@ -462,18 +445,6 @@ def _same(one: pa.Table, other: pa.Table) -> bool:
         )
         for ours, theirs in zip(one.columns, other.columns, strict=True)
     )
-
-
-def _answered(rows: pa.Table, made_of: str) -> Answered:
-    return made_of, (rows.schema.metadata or {}).get(ANSWERED, b"").decode()
-
-
-def _accuracy(answered: Mapping[int, Answered]) -> pa.Table | None:
-    """How every sample is answered, also those without rows; None where it is not known of all."""
-    found = [answered[index][1] for index in sorted(answered)]
-    if not all(found) or not found:
-        return None
-    return pa.Table.from_pylist([json.loads(one) for one in found], ACCURACY)
 
 
 def _joined(schema: pa.Schema, tables: Mapping[int, pa.Table]) -> pa.Table:
