@@ -1,6 +1,8 @@
 """What concerns compiled programs: their cache, their memory, their text."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -21,6 +23,23 @@ def use_persistent_cache() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@contextlib.contextmanager
+def count_compilations() -> Iterator[list[str]]:
+    """A list that grows by one for each program that is compiled, or read from a cache, within."""
+    made: list[str] = []
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        del duration_secs
+        if event == "/jax/core/compile/backend_compile_duration":
+            made.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield made
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def memory_of(compiled: Compiled) -> Any:  # noqa: ANN401 - jaxlib names the type differently

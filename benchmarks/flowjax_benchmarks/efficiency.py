@@ -4,7 +4,8 @@
 
 Random weights, embeddings and vision attention. Of each method the settings whose FLOPs are nearest
 to the shares that `flowjax efficiency` compares at; all run one after the other in every round, and
-each is compared with its masked form.
+each is compared with its masked form. Early exits are after one layer for all; sample-adaptive
+prefills, whose costs the states decide, are in `flowjax bench routes`.
 """
 
 import math
@@ -20,11 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from flowjax.compilation import count_compilations
 from flowjax.efficiency.front import FULL, LEVELS
 from flowjax.efficiency.method import Applied, Prompt, Setting, Subject, methods
+from flowjax.efficiency.methods.exit import Exit
 from flowjax.efficiency.seen import Seen
 from flowjax.errors import FlowjaxError
-from flowjax.lens.read import read_logits
 from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
 from flowjax.report.statistics import rank_correlation
@@ -58,7 +60,8 @@ def prompt_of(
     """The published prompt; arrays may be shapes alone."""
     layout = prompt_layout(frames, tokens_per_frame)
     grid = layout.positions("video").astype(np.int32).reshape(frames, tokens_per_frame)
-    return Prompt("bench", decoder, embedded, layout, grid, lambda: seen)
+    letters = np.arange(4, dtype=np.int32)
+    return Prompt("bench", decoder, embedded, layout, grid, letters, lambda: seen)
 
 
 def contenders(prompt: Prompt, levels: Sequence[float] = LEVELS) -> Iterator[Contender]:
@@ -66,15 +69,17 @@ def contenders(prompt: Prompt, levels: Sequence[float] = LEVELS) -> Iterator[Con
 
     Those of `flowjax pathways find` are left out: they are found in a model that knows something.
     """
-    subject = Subject(PATHWAY_OF, prompt.decoder.config.layers, len(prompt.grid))
+    layers = prompt.decoder.config.layers
+    subject = Subject(PATHWAY_OF, layers, len(prompt.grid))
     (nothing,) = methods()[FULL].settings(subject)
     full = nothing.apply(prompt).cost()
     yield Contender(FULL, nothing, nothing.apply(prompt), 1.0, 1.0)
     for name, method in methods().items():
-        if name in (FULL, "random_edges"):
+        if name in (FULL, "random_edges", "adaptive"):
             continue
         found = []
-        for setting in method.settings(subject):
+        by_layer = [Exit(0.0, layer) for layer in range(layers - 1)]
+        for setting in by_layer if name == "exit" else method.settings(subject):
             applied = setting.apply(prompt)
             cost = applied.cost()
             shares = cost.flops / full.flops, cost.cache_bytes / full.cache_bytes
@@ -154,18 +159,22 @@ def counted(frames: int) -> Iterator[dict[str, Any]]:
 
 def measure(prompt: Prompt, every: Sequence[Contender], rounds: int) -> dict[str, Any]:
     """All contenders in turns; each has run once before."""
-    differences = []
+    differences, programs = [], []
     for one in every:
-        masked = read_logits(prompt.decoder, *one.applied.masked())
-        differences.append(float(jnp.abs(one.applied.prefill().logits - masked).max()))
+        with count_compilations() as made:
+            compiled = jax.block_until_ready(one.applied.prefill()).logits
+        programs.append(len(made))
+        masked = one.applied.masked().logits(prompt.decoder)
+        differences.append(float(jnp.abs(compiled - masked).max()))
         say(f"{one.method} {one.setting.label}: compiled, {differences[-1]:.1e} from its mask")
     seconds: list[list[float]] = [[] for _ in every]
-    for turn in range(rounds):
-        say(f"round {turn + 1} of {rounds}")
-        for one, own in zip(every, seconds, strict=True):
-            start = time.perf_counter()
-            jax.block_until_ready(one.applied.prefill())
-            own.append(time.perf_counter() - start)
+    with count_compilations() as more:
+        for turn in range(rounds):
+            say(f"round {turn + 1} of {rounds}")
+            for one, own in zip(every, seconds, strict=True):
+                start = time.perf_counter()
+                jax.block_until_ready(one.applied.prefill())
+                own.append(time.perf_counter() - start)
     medians = [statistics.median(own) for own in seconds]
     rows = [
         {
@@ -175,9 +184,12 @@ def measure(prompt: Prompt, every: Sequence[Contender], rounds: int) -> dict[str
             "kv_cache": one.cache,
             "time": median / medians[0],
             "largest_difference_of_logits": difference,
+            "programs": compiled,
             "seconds": own,
         }
-        for one, median, difference, own in zip(every, medians, differences, seconds, strict=True)
+        for one, median, difference, compiled, own in zip(
+            every, medians, differences, programs, seconds, strict=True
+        )
     ]
     for row in rows:
         print(
@@ -186,4 +198,9 @@ def measure(prompt: Prompt, every: Sequence[Contender], rounds: int) -> dict[str
         )
     order = rank_correlation(np.array([one.flops for one in every]), np.array(medians))
     print(f"rank correlation of FLOPs and time: {'undefined' if math.isnan(order) else order}")
-    return {"contenders": rows, "rank_correlation_of_flops_and_time": order}
+    print(f"programs compiled in {rounds} rounds: {len(more)}")
+    return {
+        "contenders": rows,
+        "rank_correlation_of_flops_and_time": order,
+        "programs_compiled_in_rounds": len(more),
+    }

@@ -23,7 +23,6 @@ from flowjax.efficiency.front import FULL, LEVELS, Costed, at_level, front_band
 from flowjax.efficiency.method import Applied, Prompt, Setting, Subject, methods
 from flowjax.errors import FlowjaxError
 from flowjax.inference.cost import PrefillCost
-from flowjax.lens.read import read_logits
 from flowjax.models.loaded import LoadedModel
 from flowjax.pathway import KEPT, Pathway
 from flowjax.progress import Advance
@@ -96,7 +95,7 @@ class Efficiency(Analysis):
         def measure(asked: Asked, advance: Advance) -> Measured:
             prompt = prompt_of(asked)
             full = entries[0].setting.apply(prompt)
-            base = np.asarray(read_logits(asked.decoder, *full.masked()))
+            base = np.asarray(full.masked().logits(asked.decoder))
             own = asked.sample.sample_id in timed
 
             def rows() -> Rows:
@@ -161,7 +160,7 @@ def _rows(
     seconds, compiled = _timed(applied, rounds)
     full, base_id = applied[0].cost(), int(base.argmax())
     for index, entry in enumerate(entries):
-        logits = np.asarray(read_logits(asked.decoder, *applied[index].masked()))
+        logits = np.asarray(applied[index].masked().logits(asked.decoder))
         probability = np.asarray(jax.nn.softmax(logits), np.float64)
         new_id = int(probability.argmax())
         differs = np.abs(compiled[index] - logits).max() if compiled else math.nan

@@ -31,7 +31,8 @@ def prompt_of(asked: Asked) -> Prompt:
 
     grid = places.reshape(len(places), -1).astype(np.int32)
     name = asked.sample.sample_id
-    return Prompt(name, asked.decoder, asked.embedded, asked.layout, grid, look)
+    letters = np.array(list(asked.letter_ids.values()), np.int32)
+    return Prompt(name, asked.decoder, asked.embedded, asked.layout, grid, letters, look)
 
 
 def reads_tower(model: VideoLLM) -> bool:

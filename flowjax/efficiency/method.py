@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -22,7 +21,7 @@ from flowjax.inference.compile import Compiled
 from flowjax.inference.cost import PrefillCost
 from flowjax.inference.prefill import ThinCache
 from flowjax.layout import TokenLayout
-from flowjax.lens.read import read_attention
+from flowjax.lens.read import read_after, read_attention, read_logits
 from flowjax.masks import Mask
 from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
@@ -41,6 +40,7 @@ class Prompt:
     layout: its token groups.
     grid: int32 [frames, t], positions of the video tokens that show a place of a frame, ascending;
         separators are in none.
+    letters: int32 [options], token ids of the options' letters, for what is chosen by them.
     look: what the vision tower shows of those tokens, or raises why it cannot be told.
     """
 
@@ -49,6 +49,7 @@ class Prompt:
     embedded: Embedded
     layout: TokenLayout
     grid: Int[np.ndarray, "frames t"]
+    letters: Int[np.ndarray, " options"]
     look: Callable[[], Seen]
 
     @cached_property
@@ -106,24 +107,35 @@ class Prefilled(NamedTuple):
 
 
 class Masked(NamedTuple):
-    """The masked form: the plain decoder's arguments, padded to lengths that share programs."""
+    """The masked form: the plain decoder's arguments, padded to lengths that share programs.
+
+    layer: after which the answer is read, counted from 0; None for the last.
+    """
 
     prompt: Embedded
     mask: Mask
+    layer: int | None = None
+
+    def logits(self, decoder: Decoder) -> Float[Array, " vocabulary"]:
+        """What the plain decoder answers."""
+        if self.layer is None:
+            return read_logits(decoder, self.prompt, self.mask)
+        return read_after(decoder, self.prompt, self.mask, jnp.asarray(self.layer))
 
 
 @dataclass(frozen=True, eq=False)
 class Applied:
     """A setting applied to a prompt.
 
-    program: compiled once for all prompts of one shape, gives `Prefilled`.
+    program: compiled once for all prompts of one shape, gives `Prefilled`; where states decide what
+        comes next, a function of the host that calls several such programs.
     arguments: of the program, the decoder and the embedded prompt first.
     masked: makes the masked form.
-    cost: counts the program's work.
+    cost: counts the program's work; where states decide about it, of the masked form's.
     compiled: what decoding goes on with, given `Prefilled.kept`.
     """
 
-    program: jax.stages.Wrapped
+    program: Callable[..., Prefilled]
     arguments: tuple
     masked: Callable[[], Masked]
     cost: Callable[[], PrefillCost]

@@ -44,6 +44,23 @@ def _logits(decoder: Decoder, prompt: Embedded, mask: Mask) -> Float[Array, " vo
     return decoder.last_logits(decoder(prompt, mask).output, prompt)
 
 
+def read_after(
+    decoder: Decoder, prompt: Embedded, mask: Mask, layer: Int[Array, ""]
+) -> Float[Array, " vocabulary"]:
+    """`read_logits`, but after a layer, counted from 0, through the final norm."""
+    return _logits_after(decoder, prompt, decoder.blocked(mask), layer)
+
+
+@jax.jit
+def _logits_after(
+    decoder: Decoder, prompt: Embedded, mask: Mask, layer: Int[Array, ""]
+) -> Float[Array, " vocabulary"]:
+    trace = decoder(prompt, mask, keep=Keep(hidden=True))
+    assert trace.hidden is not None
+    after = jnp.concatenate([trace.hidden[1:], trace.output[None]])
+    return decoder.last_logits(after[layer], prompt)
+
+
 @jax.jit
 def read_generation(decoder: Decoder, prompt: Embedded) -> Float[Array, "norm layers vocabulary"]:
     """Generation probability after every layer: without the final norm, then with it.

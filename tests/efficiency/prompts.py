@@ -1,6 +1,7 @@
 """Prompts of random embeddings for small random decoders."""
 
 import jax
+import numpy as np
 
 from flowjax.efficiency.method import Prompt, Subject
 from flowjax.efficiency.seen import Seen
@@ -31,7 +32,8 @@ def prompt_of(decoder, *, seed=0, deepstack=0, more=0) -> Prompt:
     )
     x = embedded(decoder, layout, seed=seed, deepstack=deepstack)
     grid = layout.positions("video").reshape(FRAMES, TOKENS)
-    return Prompt(f"sample {seed}", decoder, x, layout, grid, lambda: seen)
+    letters = np.array([3, 5, 8], np.int32)
+    return Prompt(f"sample {seed}", decoder, x, layout, grid, letters, lambda: seen)
 
 
 def subject_of(decoder) -> Subject:

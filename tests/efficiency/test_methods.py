@@ -1,19 +1,23 @@
 """Every method's compiled prefill, and decoding after it, equals its masked form."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flowjax.compilation import count_compilations
 from flowjax.efficiency.method import methods
+from flowjax.efficiency.methods.adaptive import Adaptive
 from flowjax.efficiency.methods.dycoke import DyCoke
+from flowjax.efficiency.methods.exit import Exit
 from flowjax.efficiency.methods.fastv import FastV
 from flowjax.efficiency.methods.frames import Frames
 from flowjax.efficiency.methods.full import Full
 from flowjax.efficiency.methods.random_tokens import RandomTokens
 from flowjax.inference.decode import decode
+from flowjax.inference.policy import Policy
 from flowjax.lens.read import read_logits
 from flowjax.masks import DenseMask, EdgeMask
+from flowjax.models.cost import LayerCost
 from flowjax.models.embedded import Embedded
 from tests.efficiency.prompts import prompt_of, subject_of
 from tests.inference.masked import VARIANTS
@@ -23,7 +27,7 @@ EVERY = sorted(methods())
 
 def check(prompt, setting):
     applied = setting.apply(prompt)
-    masked = read_logits(prompt.decoder, *applied.masked())
+    masked = applied.masked().logits(prompt.decoder)
     compiled = applied.prefill()
     np.testing.assert_allclose(compiled.logits, masked, rtol=0, atol=1e-5)
     return applied, compiled
@@ -54,7 +58,7 @@ def test_decoding_goes_on_from_what_is_kept(name):
     decoder, length, token = prompt.decoder, prompt.layout.length, jnp.asarray(3)
     setting = methods()[name].settings(subject_of(decoder))[0]
     applied, compiled = check(prompt, setting)
-    made, mask = applied.masked()
+    made, mask, _ = applied.masked()
     position = made.rope_position[:, length - 1] + 1
     longer = Embedded(
         made.x.at[length].set(decoder.embedding(token)),
@@ -94,22 +98,41 @@ def test_a_setting_that_keeps_everything_costs_everything(setting):
 
 
 def test_a_second_prompt_of_the_same_shape_compiles_nothing():
-    compiled = []
-
-    def listen(event: str, duration_secs: float, **_: str | int) -> None:
-        del duration_secs
-        if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
     decoder = VARIANTS["mha"]
-    for name in ("fastv", "prumerge", "strict"):
-        setting = methods()[name].settings(subject_of(decoder))[0]
+    for name in ("fastv", "prumerge", "strict", "adaptive", "exit"):
+        setting = methods()[name].settings(subject_of(decoder))[-1]
         one, other = (setting.apply(prompt_of(decoder, seed=seed)) for seed in (1, 2))
-        compiled.clear()
-        first = one.prefill()
+        with count_compilations() as compiled:
+            first = one.prefill()
         assert compiled, name
-        compiled.clear()
-        second = other.prefill()
+        with count_compilations() as compiled:
+            second = other.prefill()
         assert not compiled, name
         assert not np.array_equal(first.logits, second.logits)
+
+
+def test_an_adaptive_prefill_closes_where_the_gap_says():
+    """And decoding goes on along the route."""
+    prompt = prompt_of(VARIANTS["mha"])
+    decoder = prompt.decoder
+    costs = []
+    # After the second and third of four layers they are 0.728 and 0.710.
+    for threshold in (0.0, 0.72, 1.0):
+        applied, compiled = check(prompt, Adaptive(Policy("option-gap", threshold, 2, ("video",))))
+        costs.append(applied.cost().flops)
+    assert costs[0] == Full().apply(prompt).cost().flops
+    assert costs[0] > costs[1] > costs[2]
+    logits, _ = decode(decoder, compiled.cache, applied.compiled(None), jnp.asarray(3))
+    assert np.isfinite(logits).all()
+
+
+def test_an_exit_costs_the_layers_before_it():
+    prompt = prompt_of(VARIANTS["mha"])
+    n, config = prompt.layout.length, prompt.decoder.config
+    count = LayerCost(config)
+    costs = [check(prompt, Exit(0.0, layer))[0].cost() for layer in range(3)]
+    layer = n * count.row + config.heads * (n * (n + 1) // 2) * count.edge
+    assert costs[1].flops - costs[0].flops == costs[2].flops - costs[1].flops == layer
+    # Gaps after the second and third of four layers are 0.272 and 0.290.
+    assert check(prompt, Exit(0.28, 1))[0].cost() == costs[2]
+    assert {cost.cache_bytes for cost in costs} == {Full().apply(prompt).cost().cache_bytes}
