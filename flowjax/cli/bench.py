@@ -63,6 +63,19 @@ def efficiency(
 
 
 @app.command()
+def routes(
+    shape: Annotated[str, typer.Option(help="small (12 layers, 512 wide) or 7b.")] = "small",
+    frames: Annotated[int, typer.Option(help="Frames of 144 tokens.", min=4)] = 8,
+    rounds: Annotated[int, typer.Option(help="Prefills of each kind.", min=1)] = 5,
+    json: Json = None,
+) -> None:
+    """Sample-adaptive prefills along their routes, beside one static program."""
+    from flowjax_benchmarks.routes import run
+
+    run(shape, json=json, frames=frames, rounds=rounds)
+
+
+@app.command()
 def kernel(
     shape: Annotated[str, typer.Option(help="small or 7b.")] = "small",
     peer: Annotated[
