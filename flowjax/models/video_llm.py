@@ -1,8 +1,9 @@
 """A VideoLLM: vision encoder, projector and decoder, run on one sample at a time."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -124,8 +125,20 @@ class VideoLLM(nnx.Module):
 
 
 def abstract_model(config: VideoLLMConfig, dtype: jnp.dtype) -> VideoLLM:
-    """The module with shapes in place of parameters; allocates nothing."""
-    return nnx.eval_shape(lambda: VideoLLM(config, dtype=dtype, rngs=nnx.Rngs(0)))
+    """The module with shapes in place of parameters; allocates nothing.
+
+    Each call gives a module of its own, which the caller may change.
+    """
+    graph, shapes = _shapes(config, jnp.dtype(dtype))
+    return nnx.merge(graph, jax.tree.map(lambda shape: shape, shapes))  # new variables
+
+
+@functools.cache
+def _shapes(
+    config: VideoLLMConfig, dtype: jnp.dtype
+) -> tuple[nnx.GraphDef[VideoLLM], nnx.State[Any, Any]]:
+    """Kept, for converting, loading and checking a model each ask, and tracing it takes seconds."""
+    return nnx.split(nnx.eval_shape(lambda: VideoLLM(config, dtype=dtype, rngs=nnx.Rngs(0))))
 
 
 def parameter_shapes(config: VideoLLMConfig) -> dict[str, tuple[int, ...]]:
