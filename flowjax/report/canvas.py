@@ -10,10 +10,7 @@ from typing import Any
 import matplotlib as mpl
 import pyarrow as pa
 from matplotlib.axes import Axes
-from matplotlib.backend_bases import FigureCanvasBase
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
-from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.backend_bases import get_registered_canvas_class
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
@@ -29,12 +26,12 @@ NOT_IN_FONT = "\N{WHITE SQUARE}"
 DOTS = 200
 """Per inch."""
 
-FORMATS: dict[str, tuple[type[FigureCanvasBase], dict[str, str | None]]] = {
-    "png": (FigureCanvasAgg, {"Software": None}),
-    "pdf": (FigureCanvasPdf, {"Creator": None, "Producer": None, "CreationDate": None}),
-    "svg": (FigureCanvasSVG, {"Creator": None, "Date": None}),
+FORMATS: dict[str, dict[str, str | None]] = {
+    "png": {"Software": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    "svg": {"Creator": None, "Date": None},
 }
-"""Files of figures: what writes them, and what is not to be written into them."""
+"""Files of figures, and what is not to be written into them."""
 
 EMBEDDED: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "flowjax"}
 
@@ -74,13 +71,13 @@ def save_figure(figure: Figure, path: Path) -> Path:
     Raises:
         FlowjaxError: it cannot be written.
     """
-    canvas, metadata = FORMATS[path.suffix.removeprefix(".")]
+    kind = path.suffix.removeprefix(".")
 
     def write(temporary: Path) -> None:
-        own = canvas(figure)
+        own = get_registered_canvas_class(kind)(figure)  # imports what writes it: PDF's takes .3 s
         with mpl.rc_context(EMBEDDED), temporary.open("wb") as file:
-            own.print_figure(file, format=path.suffix.removeprefix("."), dpi=figure.dpi,
-                             metadata=metadata, bbox_inches=None)  # fmt: skip
+            own.print_figure(file, format=kind, dpi=figure.dpi,
+                             metadata=FORMATS[kind], bbox_inches=None)  # fmt: skip
 
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
