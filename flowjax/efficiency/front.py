@@ -18,7 +18,7 @@ from flowjax.report.arrays import by_sample
 from flowjax.report.sign_flips import adjusted_p, with_p
 from flowjax.report.statistics import Interval, mean_interval, paired_interval
 
-LEVELS = (0.5, 0.3)
+LEVELS = (0.75, 0.5, 0.3)
 """Shares of a prefill's FLOPs at which methods are compared."""
 
 REFERENCES = ("found", "strict")
