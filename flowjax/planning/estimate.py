@@ -68,8 +68,8 @@ def lies_in_copy(
     config: VideoLLMConfig, path: str, shape: tuple[int, ...], model: int
 ) -> NamedSharding:
     """Where a parameter lies on the `model` devices that share a copy."""
-    del config
-    return parameter_sharding(path, shape, AbstractMesh((1, model), (DATA, MODEL)))
+    mesh = AbstractMesh((1, model), (DATA, MODEL))
+    return parameter_sharding(path, shape, mesh, kv_heads=config.decoder.kv_heads)
 
 
 def meshes(where: Slice, local: int) -> list[MeshShape]:
@@ -108,7 +108,7 @@ def estimate(
         LayerCost(decoder),
     )
     plan = sweep.plan
-    split_kv = model if decoder.kv_heads * decoder.head_dim % model == 0 else 1
+    split_kv = model if decoder.kv_heads % model == 0 else 1
     split_heads = model if decoder.heads % model == 0 else 1
     kept = decoder.layers * plan.length * (decoder.width + layer.cached // split_kv) * size
     needs = [value.prefill_bytes(plan.length)]
@@ -121,10 +121,10 @@ def estimate(
     rows += [
         (decoder.layers - each.start, each.size // copies * each.rows) for each in plan.batches
     ]
-    linear = (layer.row + layer.source) / model
+    linear = layer.row / model + layer.source / split_kv
     attention = plan.flops.baseline - decoder.layers * plan.length * (layer.row + layer.source)
     seconds = attention / split_heads / chip.flops
-    of_layer = (layer.row + layer.source) // 2 * size / model
+    of_layer = linear / 2 * size
     for layers, count in rows:
         compute = max(count * linear / chip.flops, of_layer / chip.bandwidth)
         moved = 0 if model == 1 else 2 * 4 * count * decoder.width * size * (model - 1) / model

@@ -224,6 +224,7 @@ def programs(
     }
     nnx.replace_by_pure_dict(state, nested(placed))
     model = nnx.merge(graph, state)
+    model.decoder.mesh = None if target.alone else target.mesh
     if target.alone and kernel_serves(target.slice.chip, config, dtype):
         model.decoder.kernel = target.slice.chip.kernel
     return Programs(target, model, reading, sweep)

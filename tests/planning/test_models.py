@@ -55,8 +55,9 @@ def test_parameter_bytes_are_those_published(name):
 @pytest.mark.parametrize("model", [1, 2, 8])
 def test_parameter_bytes_are_those_of_the_shards(name, model):
     config, mesh = planned(name).config, AbstractMesh((1, model), (DATA, MODEL))
+    heads = config.decoder.kv_heads
     shards = [
-        parameter_sharding(path, shape, mesh).shard_shape(shape)
+        parameter_sharding(path, shape, mesh, kv_heads=heads).shard_shape(shape)
         for path, shape in parameter_shapes(config).items()
     ]
     assert parameter_bytes(config, "bfloat16", model) == 2 * sum(map(math.prod, shards))

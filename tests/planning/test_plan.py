@@ -77,6 +77,13 @@ def test_samples_over_hosts_and_windows_over_copies(small):
     assert all(each["collective_bytes"].get("all-reduce", 0) > 0 for each in found["programs"][1:])
 
 
+def test_logits_are_whole_on_every_device_as_in_a_run(small, pllava_oracle):
+    found, _ = small
+    logits = 4 * planned(str(pllava_oracle)).config.decoder.vocabulary
+    for each in found["programs"][2:]:  # a prefill's one row is summed up instead
+        assert each["collective_bytes"].get("all-gather", 0) >= 1.5 * logits, each["name"]
+
+
 RESULTS = sorted((ROOT / "benchmarks" / "results" / "plans").glob("*.json"))
 
 
