@@ -143,7 +143,7 @@ def _train(
     in_float32 = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), parts.trained)
     trained = train(
         together(Parts(in_float32, parts.held)),
-        setup.loss(),
+        setup.loss(mesh),
         _stream(config, base, mesh, entries),
         config.schedule,
         config.out,

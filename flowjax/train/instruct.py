@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from flowjax.models.attention import CHUNK
 from flowjax.models.video_llm import VideoLLM
+from flowjax.train.gathered import Gather
 from flowjax.train.loss import packed_prompt, token_loss
 from flowjax.train.packing import Numbers, Packed, packed_mask
 from flowjax.train.parameters import Parameters
@@ -32,7 +33,12 @@ class Instructed(NamedTuple):
 
 
 def instruction_loss(
-    graph: nnx.GraphDef[VideoLLM], questions: int, *, remat: bool, chunk: int = CHUNK
+    graph: nnx.GraphDef[VideoLLM],
+    questions: int,
+    *,
+    remat: bool,
+    chunk: int = CHUNK,
+    gather: Gather = lambda parameters: parameters,
 ) -> LossOf[Instructed]:
     """The loss of some examples: cross-entropy of the answers' tokens, summed.
 
@@ -43,11 +49,12 @@ def instruction_loss(
         questions: the most that one video has.
         remat: compute layers anew in the backward pass.
         chunk: rows of attention computed at a time.
+        gather: what is done with parameters before they are used.
     """
 
     def loss(parameters: Parameters, batch: Instructed, key: Array) -> Sums:
         del key
-        model = nnx.merge(graph, parameters)
+        model = nnx.merge(graph, gather(parameters))
         layers = model.config.decoder.layers
 
         def one(example: Instructed) -> Sums:

@@ -15,6 +15,7 @@ from flowjax.models.rope import MultimodalRope
 from flowjax.models.sharding import training_sharding
 from flowjax.models.video_llm import VideoLLM, VideoLLMConfig, abstract_model
 from flowjax.train.config import Lora
+from flowjax.train.gathered import gather_in
 from flowjax.train.instruct import Instructed, instruction_loss
 from flowjax.train.lora import DOWN, UP, add_lora
 from flowjax.train.packing import Packed
@@ -47,10 +48,12 @@ class Setup:
             add_lora(model, self.lora)
         return model
 
-    def loss(self) -> LossOf[Instructed]:
-        """What is minimised."""
-        graph, _ = nnx.split(self.model())
-        return instruction_loss(graph, self.questions, remat=self.remat)
+    def loss(self, mesh: Mesh) -> LossOf[Instructed]:
+        """What is minimised, computed on a mesh over which parameters are divided."""
+        model = self.model()
+        gather = gather_in(model, mesh)
+        graph, _ = nnx.split(model)
+        return instruction_loss(graph, self.questions, remat=self.remat, gather=gather)
 
     def check_window(self, length: int) -> None:
         """Refuse questions that would read less of a video together than alone.
@@ -82,7 +85,8 @@ class Setup:
 
     def step(self, schedule: Schedule, micro: int, mesh: Mesh) -> Step:
         """A step of it over a mesh."""
-        return Step(self.loss(), schedule.optimizer(), micro, mesh, layout_over(mesh), self.compute)
+        loss, optimizer = self.loss(mesh), schedule.optimizer()
+        return Step(loss, optimizer, micro, mesh, layout_over(mesh), self.compute)
 
 
 def layout_over(mesh: Mesh | AbstractMesh) -> Layout:

@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 from flowjax.errors import FlowjaxError
+from flowjax.train.gathered import gather_in
 from flowjax.train.instruct import instruction_loss
 from flowjax.train.loop import train
 from tests.processes import environment
@@ -24,20 +25,21 @@ CHILD = """
     from pathlib import Path
     import jax
     from flowjax.mesh import MeshShape
-    from flowjax.models.sharding import training_sharding
+    from flowjax.train.setup import layout_over
     from tests.train.test_parallel import MESHES, losses
 
     for name, shape in MESHES.items():
         mesh = MeshShape(*shape).mesh(jax.devices())
-        layout = lambda path, shape: training_sharding(path, shape, mesh).spec
-        losses(Path(sys.argv[1]) / name, micro=1, mesh=mesh, layout=layout)
+        losses(Path(sys.argv[1]) / name, micro=1, mesh=mesh, layout=layout_over(mesh))
 """
 
 
 def losses(folder, *, micro=2, remat=False, dtype=jnp.float32, **options):
-    graph, _ = nnx.split(model(dtype))
+    computed = model(dtype)
+    gather = gather_in(computed, options["mesh"]) if "mesh" in options else lambda tree: tree
+    graph, _ = nnx.split(computed)
     parameters = nnx.to_pure_dict(nnx.state(model()))
-    loss = instruction_loss(graph, QUESTIONS, remat=remat)
+    loss = instruction_loss(graph, QUESTIONS, remat=remat, gather=gather)
     out = train(
         parameters, loss, batch_at, SCHEDULE, folder, seed=0, micro=micro, save_every=99,
         log_every=1, frozen=("vision",), **options,
