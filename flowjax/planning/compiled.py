@@ -24,7 +24,8 @@ COLLECTIVES = (
 
 QUICKLY: Mapping[str, Mapping[str, Any]] = {
     "tpu": {"exec_time_optimization_effort": -1.0},
-    "cuda": {"xla_gpu_autotune_level": "0"},  # there is nothing to try programs on
+    # There is nothing to try programs on; untried, Triton's tiles do not serve every product.
+    "cuda": {"xla_gpu_autotune_level": "0", "xla_gpu_enable_triton_gemm": False},
 }
 """How a plan's programs are compiled for a platform; a run's own compiling takes longer."""
 
