@@ -24,7 +24,7 @@ from flowjax.models.sharding import split_axes
 from flowjax_convert.plan import Parameter, Plan
 from flowjax_convert.source import Source
 
-SMALLEST_CHUNK = 4 * 2**20
+SMALLEST_CHUNK = 2**19
 """Bytes; a chunk is one file, and one device reads whole chunks."""
 MOST_PARTS = 16
 """Into which a layer of a parameter is cut along the axis that devices share."""
