@@ -38,10 +38,12 @@ def write_benchmark(folder: Path, per_task: int = 4) -> Path:
     return folder
 
 
-def write_answering_model(folder: Path, seed: int = 0, **text: int) -> Path:
+def write_answering_model(
+    folder: Path, seed: int = 0, *, sharpness: float = 4, **text: int
+) -> Path:
     """A converted random model whose most probable token is nearly always A, B, C or D.
 
-    Its attention is sharp, so that cutting edges changes answers.
+    Its attention and its answers are sharp, so that cutting edges changes them; so does rounding.
 
     text: other values of the decoder's configuration.
     """
@@ -51,10 +53,10 @@ def write_answering_model(folder: Path, seed: int = 0, **text: int) -> Path:
     head = weights["language_model.lm_head.weight"]
     letters = np.array([tokenizer.token_to_id(letter) for letter in "ABCD"])
     weights["language_model.lm_head.weight"] = np.zeros_like(head)
-    weights["language_model.lm_head.weight"][letters] = 4 * head[letters]
+    weights["language_model.lm_head.weight"][letters] = sharpness * head[letters]
     for name in weights:
         if name.startswith("language_model") and name.endswith("q_proj.weight"):
-            weights[name] *= 4
+            weights[name] *= sharpness
     save_file(weights, folder / "hf" / "model.safetensors", {"format": "pt"})
     convert(folder / "hf", folder / "model", note=NOTE)
     return folder / "model"
