@@ -53,6 +53,15 @@ def _upload(path: Path, write: Callable[[Path], object]) -> None:
         temporary = Path(folder) / path.name
         write(temporary)
         content = temporary.read_bytes()
+    send(content, path)
+
+
+def send(content: bytes, path: Path) -> None:
+    """Write an object of an object store, which is there, whole, when this returns.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     try:
         path.write_bytes(content)
     except OSError:

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flowjax.errors import FlowjaxError
+from flowjax.paths import is_remote
+from flowjax.uploads import is_free_remote, new_remote_folder
 
 
 def is_free(out: Path) -> bool:
@@ -18,6 +20,8 @@ def is_free(out: Path) -> bool:
     Raises:
         OSError: the path cannot be looked at.
     """
+    if is_remote(out):
+        return is_free_remote(out)
     real = Path(os.path.realpath(out))
     return not real.exists() or (real.is_dir() and not any(real.iterdir()))
 
@@ -30,6 +34,8 @@ def new_directory(out: Path, sign: str) -> Iterator[Path]:
     directory beside `out`, under a name that starts with a dot; the next run for the same `out`
     removes it, unless the file system has no locks, which tell whether it is in use.
 
+    In an object store it is filled on this machine and sent (see `flowjax.uploads`).
+
     Args:
         out: the directory, or a link to it, which stays.
         sign: name of something that every complete directory of this kind has in it.
@@ -38,6 +44,10 @@ def new_directory(out: Path, sign: str) -> Iterator[Path]:
         FlowjaxError: the directory cannot be made, or another process is writing the same `out`.
         OSError: it cannot be completed; nothing is left of it.
     """
+    if is_remote(out):
+        with new_remote_folder(out, sign) as partial:
+            yield partial
+        return
     out = Path(os.path.realpath(out))
     created = _make_parents(out)
     try:

@@ -8,6 +8,7 @@ import functools
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path, PosixPath
 from typing import Any, cast
 
@@ -46,12 +47,33 @@ def _store_path() -> type[Path]:
     class StorePath(PosixGPath, PosixPath):  # pyright: ignore - it overrides as epath has it
         """A path at `gs://`."""
 
+        def __reduce__(self) -> tuple[Any, ...]:
+            """For processes that decode or write: the class itself cannot be found by name."""
+            return as_path, (os.fspath(self),)
+
     return StorePath
 
 
 def is_remote(path: Path) -> bool:
     """Whether a path is in an object store, which has neither rename nor locks."""
     return os.fspath(path).startswith(STORE)  # a local path has no two slashes
+
+
+def files_under(path: Path) -> Iterator[Path]:
+    """Every file in a folder and in those below it; `rglob` is not for object stores."""
+    for entry in path.iterdir():
+        if entry.is_dir():
+            yield from files_under(entry)
+        else:
+            yield entry
+
+
+def kvstore(path: Path) -> dict[str, str]:
+    """Where tensorstore finds the files of a folder."""
+    if is_remote(path):
+        bucket, _, name = os.fspath(path).removeprefix(STORE).partition("/")
+        return {"driver": "gcs", "bucket": bucket, "path": f"{name}/"}
+    return {"driver": "file", "path": f"{path.absolute()}/"}
 
 
 def remove_tree(path: Path) -> None:

@@ -1,7 +1,6 @@
 """Parameters as a Hugging Face checkpoint."""
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from flowjax.models.checkpoint import (
 )
 from flowjax.models.registry import families
 from flowjax.models.video_llm import VideoLLM
+from flowjax.paths import files_under
 from flowjax.progress import BYTES, progress_bar
 from flowjax.version import __version__
 from flowjax_convert.inverse import Inverse, Tensor, Written
@@ -160,11 +160,11 @@ def _written_by(out: Path) -> str | None:
 
 
 def _copy_side_files(path: Path, out: Path) -> None:
-    for file in path.rglob("*"):
+    for file in files_under(path):
         within = file.relative_to(path)
-        if file.is_file() and within.parts[0] not in (PARAMETERS, MANIFEST):
+        if within.parts[0] not in (PARAMETERS, MANIFEST):
             (out / within).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, out / within)
+            (out / within).write_bytes(file.read_bytes())
     (out / MARK).write_text(json.dumps({"version": __version__}) + "\n", encoding="utf-8")
 
 

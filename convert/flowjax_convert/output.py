@@ -8,6 +8,8 @@ from flowjax.errors import FlowjaxError
 from flowjax.files import check_writable, writing
 from flowjax.folders import is_free
 from flowjax.models.checkpoint import MANIFEST
+from flowjax.paths import is_remote
+from flowjax.uploads import staging
 
 
 def check_output(out: Path, *, overwrite: bool) -> None:
@@ -28,12 +30,15 @@ def check_output(out: Path, *, overwrite: bool) -> None:
                 f"{out} is not a converted model (it has no {MANIFEST}), so --overwrite does not "
                 "replace it; remove it first"
             )
-    check_writable(Path(os.path.realpath(out)))
+    check_writable(out if is_remote(out) else Path(os.path.realpath(out)))
 
 
 def check_space(out: Path, needed: int) -> None:
-    """Refuse where the file system has fewer than `needed` bytes left."""
-    parent = _nearest(out.absolute().parent)
+    """Refuse where the file system has fewer than `needed` bytes left.
+
+    What goes to an object store is made on this machine first.
+    """
+    parent = staging() if is_remote(out) else _nearest(out.absolute().parent)
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise FlowjaxError(

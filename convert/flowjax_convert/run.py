@@ -34,6 +34,7 @@ from flowjax.models.checkpoint import (
 from flowjax.models.loaded import CHAT, chatting, first_token
 from flowjax.models.registry import Family, Preprocess, family_of
 from flowjax.models.video_llm import VideoLLMConfig, parameter_shapes
+from flowjax.paths import as_path
 from flowjax.platforms import check_backend
 from flowjax.progress import BYTES, progress_bar
 from flowjax.version import __version__
@@ -126,7 +127,8 @@ def convert(
     Args:
         src: a directory, or the id of a repository on the Hugging Face hub. If it holds a LoRA
             adapter instead of a model, the base model is the one that the adapter names.
-        out: the directory to write, in the layout of `flowjax.models.checkpoint`.
+        out: the directory to write, in the layout of `flowjax.models.checkpoint`; may be at
+            `gs://`, and is then made on this machine and sent.
         dtype: of all parameters; None keeps that of each tensor.
         pooling_shape: (frames, rows, columns) of video tokens, in place of the configuration's.
         vision_attention: which implementation's vision attention to compute, for a family whose
@@ -141,7 +143,7 @@ def convert(
     Raises:
         FlowjaxError: `src` or `out` does not serve; nothing has been written.
     """
-    out = Path(out)
+    out = as_path(out)
     check_backend()  # Orbax asks JAX which process this is
     check_output(out, overwrite=overwrite)
     model = resolve(src, adapter, revision)

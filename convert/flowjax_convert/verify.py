@@ -20,6 +20,7 @@ from flowjax.models.checkpoint import (
     read_manifest,
     stored_parameters,
 )
+from flowjax.paths import kvstore
 from flowjax_convert.plan import Parameter
 from flowjax_convert.run import DTYPES, SIDE_FILES, Checkpoint, read_checkpoint, resolve
 from flowjax_convert.writer import blocks, chunk_shape, contiguous
@@ -153,7 +154,7 @@ def open_parameter(path: Path, parameter: str) -> ts.TensorStore:
     """The stored array of a parameter, for reading; a missing chunk is an error, not zeros."""
     spec = {
         "driver": "zarr",
-        "kvstore": {"driver": "file", "path": f"{path.absolute() / parameter.replace('/', '.')}/"},
+        "kvstore": kvstore(path / parameter.replace("/", ".")),
         "fill_missing_data_reads": False,
     }
     return ts.open(spec, read=True).result()

@@ -5,7 +5,7 @@ Of instruction tuning:
     OUT/settings.json     what decides the run; another file's settings are refused
     OUT/checkpoints/      of the run itself, to go on from
     OUT/log.jsonl         metrics; beside it event files for TensorBoard, if asked for
-    OUT/failures.jsonl    entries that could not be used
+    OUT/failures.jsonl    entries that could not be used; failures.N.jsonl by process N
     OUT/model/            the trained model, like a converted one; LoRA's updates are merged into it
     OUT/adapter/          LoRA's updates in PEFT's layout, if nothing else was trained
 """
@@ -32,6 +32,7 @@ from flowjax.data.video_options import VideoOptions
 from flowjax.data.videochat2 import Instructions, read_instructions
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, lock, read_json, writing
+from flowjax.folders import new_directory
 from flowjax.models.checkpoint import (
     CONFIG,
     PARAMETERS,
@@ -45,6 +46,7 @@ from flowjax.models.registry import Preprocess
 from flowjax.models.save import save_model
 from flowjax.models.sharding import parameter_sharding
 from flowjax.models.video_llm import abstract_model
+from flowjax.paths import is_remote
 from flowjax.report.accuracy import accuracies
 from flowjax.runs.run import analyse
 from flowjax.train.config import Batch, Lora, TrainConfig
@@ -58,6 +60,7 @@ from flowjax.train.setup import Setup, layout_over
 from flowjax.train.stream import Stream, local_rows
 from flowjax.train.toml import read_toml, toml_values
 from flowjax.version import __version__
+from flowjax_convert.adapter_config import ADAPTER_CONFIG
 from flowjax_convert.write_adapter import write_adapter
 from flowjax_experiments.evaluate import Evaluate
 from flowjax_experiments.shapes.configured import run_configured
@@ -85,11 +88,13 @@ def run(path: Path, *, stop_at: int | None = None) -> Path | None:
             other settings, or a loss that is not finite.
     """
     if "recipe" in toml_values(path):
+        if jax.process_count() > 1:
+            raise FlowjaxError(f"{path}: a recipe is trained by one process; start it once")
         return run_configured(path, stop_at=stop_at)
     config = read_toml(path, TrainConfig)
     mesh = config.mesh_shape.mesh(jax.devices())
     if config.tensorboard:
-        check_tensorboard()
+        check_tensorboard(config.out)
     entries = [
         entry
         for source in config.data
@@ -111,7 +116,8 @@ def run(path: Path, *, stop_at: int | None = None) -> Path | None:
     watch = _watch(config, base, mesh)
     with writing(config.out):
         config.out.mkdir(parents=True, exist_ok=True)
-        held_lock = lock(config.out / LOCK) if jax.process_index() == 0 else -1
+        alone = jax.process_index() == 0 and not is_remote(config.out)  # a store has no locks
+        held_lock = lock(config.out / LOCK) if alone else -1
     if held_lock is None:
         raise FlowjaxError(f"{config.out}: another process is training in it; wait for it to end")
     try:
@@ -182,11 +188,10 @@ def _save_adapter(
     }
     if jax.process_index() > 0:
         return
-    source = read_manifest(config.model).source
+    source, out = read_manifest(config.model).source, config.out / ADAPTER
     try:
-        write_adapter(
-            config.out / ADAPTER, base.config, fields, updates, alpha=lora.alpha, base=source
-        )
+        with new_directory(out, ADAPTER_CONFIG) as partial:
+            write_adapter(partial, base.config, fields, updates, alpha=lora.alpha, base=source)
     except FlowjaxError as error:
         LOG.info("no adapter beside the model: %s", error)
 
@@ -235,15 +240,11 @@ def _watch(config: TrainConfig, base: LoadedModel, mesh: Mesh) -> Watch | None:
     """Answering a benchmark with the parameters as they are.
 
     Raises:
-        FlowjaxError: the benchmark cannot be read, or there are several processes.
+        FlowjaxError: the benchmark cannot be read.
     """
     chosen = config.evaluation
     if chosen is None:
         return None
-    if jax.process_count() > 1:
-        raise FlowjaxError(
-            "evaluation: of several processes; evaluate OUT/model with `flowjax evaluate`"
-        )
     samples = read_benchmark(chosen.data, chosen.tasks, chosen.limit)
     return Watch(chosen.every, lambda found: _accuracy(found, config, base, mesh, samples))
 
@@ -251,20 +252,29 @@ def _watch(config: TrainConfig, base: LoadedModel, mesh: Mesh) -> Watch | None:
 def _accuracy(
     parameters: Parameters, config: TrainConfig, base: LoadedModel, mesh: Mesh, samples: Samples
 ) -> Mapping[str, float]:
-    """Accuracy of every task, and over all of them."""
+    """Accuracy of every task, and over all of them.
+
+    Of several processes each asks all samples, on copies of the model that share their devices.
+    """
     whole = parameters if config.lora is None else merged(parameters, config.lora)
-    model = abstract_model(base.config, jnp.dtype(config.compute))
-    graph, state = nnx.split(model)
-    placed = jax.tree.map_with_path(
-        lambda path, leaf: jax.device_put(
-            leaf.astype(config.compute),
-            parameter_sharding("/".join(str(entry.key) for entry in path), leaf.shape, mesh),
+    heads, compute = base.config.decoder.kv_heads, jnp.dtype(config.compute)
+    places = jax.tree.map_with_path(
+        lambda path, leaf: parameter_sharding(
+            "/".join(str(entry.key) for entry in path), leaf.shape, mesh, kv_heads=heads
         ),
         whole,
     )
-    nnx.replace_by_pure_dict(state, placed)
-    loaded = dataclasses.replace(base, model=nnx.merge(graph, state))
-    rows = analyse(Evaluate(), loaded, samples, None, strict=False).rows
+    cast = jax.jit(
+        lambda tree: jax.tree.map(lambda leaf: leaf.astype(compute), tree), out_shardings=places
+    )
+    graph, state = nnx.split(abstract_model(base.config, compute))
+    nnx.replace_by_pure_dict(state, cast(whole))
+    model = nnx.merge(graph, state)
+    model.decoder.mesh = mesh
+    loaded = dataclasses.replace(base, model=model)
+    # One that skips a sample which others can read would wait for them for ever.
+    strict = jax.process_count() > 1
+    rows = analyse(Evaluate(), loaded, samples, None, strict=strict).rows
     found = {f"accuracy/{of.task}": of.interval.mean for of in accuracies(rows)}
     return {"accuracy": float(np.mean(rows["correct"].to_numpy())), **found}
 

@@ -14,7 +14,7 @@ usage="usage: PROJECT=.. ZONE=.. TYPE=.. $0 NAME COMMAND.."
 name=$1
 shift
 version=${VERSION:-v2-alpha-tpuv5-lite}
-source=${SOURCE:-flowjax-videollm[tpu]}
+source=${SOURCE:-flowjax-videollm[tpu,gcs]}
 here=(--project "$PROJECT" --zone "$ZONE")
 spot=(--spot)
 [[ -z ${ON_DEMAND:-} ]] || spot=()

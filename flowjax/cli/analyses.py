@@ -17,13 +17,16 @@ import typer
 from typer.core import TyperGroup
 
 from flowjax.cli.options import (
+    Coordinator,
     Fps,
     Frames,
     MaxPixels,
     Model,
+    NumProcesses,
     Overwrite,
+    ProcessId,
     Prompt,
-    on_this_machine,
+    as_one_of,
     remote,
 )
 from flowjax.errors import FlowjaxError
@@ -109,8 +112,9 @@ def choosing(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="A benchmark's folder as published, or a table of questions.",
-            parser=on_this_machine,
+            help="A benchmark's folder as published, or what `flowjax prepare` made of it (which "
+            "may be at gs://), or a table of questions.",
+            parser=remote,
             metavar="PATH",
         ),
     ] = None,
@@ -167,20 +171,9 @@ def placing(
             "host; every copy of the model over model devices."
         ),
     ] = None,
-    coordinator: Annotated[
-        str | None,
-        typer.Option(
-            help="Address and port of process 0, where JAX does not know the cluster.",
-            envvar="JAX_COORDINATOR_ADDRESS",
-        ),
-    ] = None,
-    num_processes: Annotated[
-        int | None,
-        typer.Option(help="How many were started.", envvar="JAX_NUM_PROCESSES", min=1),
-    ] = None,
-    process_id: Annotated[
-        int | None, typer.Option(help="Which of them this is, from 0.", envvar="JAX_PROCESS_ID")
-    ] = None,
+    coordinator: Coordinator = None,
+    num_processes: NumProcesses = None,
+    process_id: ProcessId = None,
 ) -> "tuple[MeshShape | None, Processes | None]":
     """The options that say where a run is computed."""
     from flowjax.hosts.detect import processes
@@ -197,8 +190,6 @@ def command_of(analysis: "type[Analysis]") -> Callable[..., None]:
     places = inspect.signature(placing).parameters
 
     def run(**given: Any) -> None:  # noqa: ANN401 - typer's
-        from flowjax.hosts.join import joined
-        from flowjax.hosts.supervise import is_supervised, supervise
         from flowjax.runs.run import run_part
         from flowjax.runs.selection import Selection
 
@@ -211,17 +202,11 @@ def command_of(analysis: "type[Analysis]") -> Callable[..., None]:
         if asked.preview(given["model"], selection):
             return
         mesh, started = placing(**{name: given[name] for name in places})
-        if started is not None and not is_supervised():
-            raise typer.Exit(supervise())
-        with joined(started):
-            run_part(
-                asked,
-                given["model"],
-                selection,
-                given["out"],
-                overwrite=given["overwrite"],
-                mesh=mesh,
-            )
+        out, overwrite = given["out"], given["overwrite"]
+        as_one_of(
+            started,
+            lambda: run_part(asked, given["model"], selection, out, overwrite=overwrite, mesh=mesh),
+        )
 
     said = "Folder of the run" + ("." if analysis.KEPT else "; without one it is printed alone.")
     keyword = inspect.Parameter.KEYWORD_ONLY

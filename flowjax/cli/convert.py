@@ -5,12 +5,15 @@ from typing import Annotated
 
 import typer
 
-from flowjax.cli.options import Overwrite
+from flowjax.cli.options import Overwrite, remote
 
 
 def convert(
     src: Annotated[str, typer.Argument(help="A checkpoint's folder, or a hub id org/name.")],
-    out: Annotated[Path | None, typer.Argument(help="Folder to make.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Argument(help="Folder to make, or gs://.", parser=remote, metavar="[OUT]"),
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32 or bfloat16; each tensor keeps its own if absent.")
     ] = None,

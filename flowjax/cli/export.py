@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
-from flowjax.cli.options import Model, Overwrite
+from flowjax.cli.options import Model, Overwrite, remote
 
 
 def export(
     model: Model,
-    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    out: Annotated[
+        Path, typer.Argument(help="Folder to make, or gs://.", parser=remote, metavar="OUT")
+    ],
     like: Annotated[
         Path | None,
         typer.Option(

@@ -1,11 +1,13 @@
 """Options that several subcommands share."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flowjax.errors import FlowjaxError
+if TYPE_CHECKING:
+    from flowjax.hosts.detect import Processes
 
 
 def remote(text: str) -> Path:
@@ -15,20 +17,6 @@ def remote(text: str) -> Path:
     from flowjax.paths import as_path
 
     return as_path(text)
-
-
-def on_this_machine(text: str) -> Path:
-    """A path that cannot be in an object store.
-
-    Raises:
-        FlowjaxError: it is.
-    """
-    if "://" in text:
-        raise FlowjaxError(
-            f"{text}: videos and prepared frames are read from files; copy them to every host's "
-            "disk, or mount the bucket (gcsfuse)"
-        )
-    return Path(text)
 
 
 Model = Annotated[
@@ -60,3 +48,27 @@ Prompt = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
+Coordinator = Annotated[
+    str | None,
+    typer.Option(
+        help="Address and port of process 0, where JAX does not know the cluster.",
+        envvar="JAX_COORDINATOR_ADDRESS",
+    ),
+]
+NumProcesses = Annotated[
+    int | None, typer.Option(help="How many were started.", envvar="JAX_NUM_PROCESSES", min=1)
+]
+ProcessId = Annotated[
+    int | None, typer.Option(help="Which of them this is, from 0.", envvar="JAX_PROCESS_ID")
+]
+
+
+def as_one_of(started: "Processes | None", run: Callable[[], object]) -> None:
+    """Run a command as one of the processes that were started together, and end with them."""
+    from flowjax.hosts.join import joined
+    from flowjax.hosts.supervise import is_supervised, supervise
+
+    if started is not None and not is_supervised():
+        raise typer.Exit(supervise())
+    with joined(started):
+        run()

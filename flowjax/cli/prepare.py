@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flowjax.cli.options import remote
+
 if TYPE_CHECKING:
     from flowjax.data.frame_rate import AtRate
     from flowjax.data.video_options import VideoOptions
@@ -15,7 +17,12 @@ def prepare(
     data: Annotated[
         Path, typer.Argument(help="A benchmark's folder as published, or a table of questions.")
     ],
-    out: Annotated[Path, typer.Argument(help="Folder to make; --data takes it then.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder to make, or gs://; --data takes it then.", parser=remote, metavar="OUT"
+        ),
+    ],
     frames: Annotated[
         int | None, typer.Option(help="Frames of every video. Default: as many as --model reads.")
     ] = None,
@@ -24,7 +31,8 @@ def prepare(
         typer.Option(help="Frames a second instead, chosen as the family of --model does."),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="A converted model that is to read them.")
+        Path | None,
+        typer.Option(help="A converted model that is to read them.", parser=remote, metavar="PATH"),
     ] = None,
     size: Annotated[
         int | None,
@@ -47,6 +55,7 @@ def prepare(
     from flowjax.data.prepare import Plan, is_prepared, prepare
     from flowjax.data.prepared import FRAMES
     from flowjax.data.video_options import VideoOptions
+    from flowjax.downloads import size_of
     from flowjax.errors import FlowjaxError
     from flowjax.progress import progress_bar
     from flowjax.report.table import Table
@@ -81,8 +90,8 @@ def prepare(
     for row in plan.rows:
         if row.problem:
             print(f"  {row.sample_id}: {row.problem}")
-    size_of = sum(file.stat().st_size for file in (out / FRAMES).iterdir())
-    print(f"\nframes   {out} ({len(plan.clips)} clips, {size_of / 1e6:.1f} MB)")
+    total = sum(map(size_of, (out / FRAMES).iterdir()))
+    print(f"\nframes   {out} ({len(plan.clips)} clips, {total / 1e6:.1f} MB)")
 
 
 def frames_read(model: Path | None, asked: "VideoOptions") -> "int | AtRate":

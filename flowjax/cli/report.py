@@ -5,9 +5,14 @@ from typing import Annotated
 
 import typer
 
+from flowjax.cli.options import remote
+
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of finished runs, or gs://.", parser=remote, metavar="RUN..."),
+    ],
     out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
 ) -> None:
     """Write one HTML file of what runs found: the flow map, samples, curves, how it was made."""

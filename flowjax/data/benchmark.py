@@ -9,10 +9,12 @@ from pathlib import Path
 import flowjax.data.benchmarks
 from flowjax.data.entry import Entry
 from flowjax.data.prepare import is_prepared, read_prepared_benchmark
+from flowjax.data.prepared import MANIFEST
 from flowjax.data.question_cache import kept
 from flowjax.data.samples import Part, Row, Samples
 from flowjax.errors import FlowjaxError
 from flowjax.files import printable
+from flowjax.paths import is_remote
 from flowjax.submodules import submodules
 
 Rows = Iterator[tuple[str, Callable[[], Entry]]]
@@ -88,6 +90,11 @@ def read_benchmark(path: Path, tasks: Sequence[str] = (), limit: int | None = No
         raise FlowjaxError(f"limit {limit}: give at least 1 question per task")
     if is_prepared(path):
         return _chosen(path, read_prepared_benchmark(path), tasks, limit, ())
+    if is_remote(path):
+        raise FlowjaxError(
+            f"{path} has no {MANIFEST}: videos are decoded from files; send their frames there "
+            f"(flowjax prepare DATA {path}), or mount the bucket (gcsfuse)"
+        )
     benchmark = benchmark_of(path)
     files = benchmark.files(path)
     own = set(tasks) <= files.keys()

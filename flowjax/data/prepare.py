@@ -5,7 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from math import nan
@@ -25,14 +25,17 @@ from flowjax.data.prepared import (
     check_frames,
     failures_path,
     shard_path,
+    shards_there,
 )
 from flowjax.data.prompt import Question
 from flowjax.data.question_cache import open_questions, write_questions
 from flowjax.data.sample import UNREADABLE, Prepared, Sample
-from flowjax.data.samples import Part, Row, Samples, given
+from flowjax.data.samples import Kept, Part, Row, Samples, given
 from flowjax.data.video import Choose
+from flowjax.downloads import copied
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, lock, printable, read_json, writing
+from flowjax.paths import is_remote
 
 NONE = -1
 """The clip of a question that cannot be asked."""
@@ -132,6 +135,8 @@ def prepare(
         "questions": plan.digest,
     }
     _check(out, settings)
+    if is_remote(out):  # there are neither folders nor locks
+        return _prepare(plan, settings, out, frames, workers, advance)
     with writing(out):
         for folder in (FRAMES, FAILURES):
             (out / folder).mkdir(parents=True, exist_ok=True)
@@ -154,22 +159,21 @@ def _prepare(
 ) -> dict[int, str]:
     """What `prepare` does in a folder that is its own."""
     with writing(out):
-        for folder in (out, out / FRAMES, out / FAILURES):  # what killed processes left
-            for leftover in folder.glob(".*.????????"):
+        for folder in () if is_remote(out) else (out, out / FRAMES, out / FAILURES):
+            for leftover in folder.glob(".*.????????"):  # of killed processes
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         whole = settings | {"clip_of": plan.clip_of, "clips": len(plan.clips)}
         _write_json(out / MANIFEST, whole)
-        if open_questions(out / QUESTIONS) is None and not write_questions(
-            out / QUESTIONS, plan.rows
-        ):
+        if _questions(out) is None and not write_questions(out / QUESTIONS, plan.rows):
             raise FlowjaxError(f"{out / QUESTIONS} cannot be written")
     shards = plan.shards
-    failed = _failures(out, len(shards))
+    there = shards_there(out)
+    failed = _failures(out, len(shards), there)
     again = {clip // PER_SHARD for clip in failed}
     todo = [
         number
         for number in range(len(shards))
-        if number in again or not shard_path(out, number).exists()
+        if number in again or shard_path(out, number).name not in there
     ]
     advance(len(plan.clips) - sum(len(shards[number]) for number in todo))
     for done in _written(out, plan, todo, frames, settings["size"], workers):
@@ -230,12 +234,12 @@ def _check(out: Path, settings: dict[str, Any]) -> None:
         raise FlowjaxError(f"{out} was prepared otherwise ({differences}); choose another OUT")
 
 
-def _failures(out: Path, shards: int) -> dict[int, str]:
+def _failures(out: Path, shards: int, there: Collection[str]) -> dict[int, str]:
     """Why clips of the shards that are there could not be read, by their number."""
     failed = {}
     for shard in range(shards):
         note = failures_path(out, shard)
-        if shard_path(out, shard).exists() and note.exists():
+        if shard_path(out, shard).name in there and note.exists():
             failed |= {int(clip): str(why) for clip, why in read_json(note).items()}
     return failed
 
@@ -265,7 +269,7 @@ def read_prepared_benchmark(path: Path) -> Samples:
         )
     clips, clip_of = fields.get("clips"), fields.get("clip_of")
     frames = _frames(fields.get("frames"))
-    kept = open_questions(path / QUESTIONS)
+    kept = _questions(path)
     if (
         kept is None
         or not isinstance(clip_of, list)
@@ -274,13 +278,18 @@ def read_prepared_benchmark(path: Path) -> Samples:
         or frames is None
     ):
         raise FlowjaxError(f"{path} is damaged; prepare again")
+    there = shards_there(path)
     for shard in range(-(-clips // PER_SHARD)):
-        if not shard_path(path, shard).exists():
+        if (name := shard_path(path, shard).name) not in there:
             raise FlowjaxError(
-                f"{path} is not finished ({shard_path(path, shard).name} is missing); the same "
-                "`flowjax prepare` goes on"
+                f"{path} is not finished ({name} is missing); the same `flowjax prepare` goes on"
             )
     return Samples.of([PreparedPart(path, path, path.name, kept, tuple(clip_of), frames)])
+
+
+def _questions(path: Path) -> Kept | None:
+    folder = path / QUESTIONS
+    return open_questions(copied(folder)) if folder.exists() else None
 
 
 def _frames(value: object) -> int | AtRate | None:

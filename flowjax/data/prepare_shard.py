@@ -13,6 +13,7 @@ from flowjax.data.clip import read_clip, video_digest
 from flowjax.data.frame_rate import AtRate
 from flowjax.data.prepared import PER_SHARD, failures_path, packed, shard_path
 from flowjax.data.sample import Sample
+from flowjax.downloads import size_of
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, writing
 
@@ -75,7 +76,7 @@ def write_shard(
             atomically(path, write)
         except (RuntimeError, ValueError) as error:  # of the library, such as for a full disk
             raise FlowjaxError(f"{path} cannot be written: {error}") from error
-    return Written(shard, failed, path.stat().st_size)
+    return Written(shard, failed, size_of(path))
 
 
 def _record(sample: Sample, frames: int | AtRate, size: int | None) -> bytes:

@@ -7,7 +7,8 @@
 
 A clip is the part of one video that a question is about; questions about the same part share it. A
 record is a header in JSON, which says of which file it is, and its different frames as uint8,
-compressed without loss (zstd). Files are written under another name and renamed.
+compressed without loss (zstd). Files are written under another name and renamed; in an object store
+each is one upload, and shards are copied to the machine that reads them.
 """
 
 import functools
@@ -20,6 +21,7 @@ import numpy as np
 from flowjax.data.frame_rate import AtRate
 from flowjax.data.sample import Prepared
 from flowjax.data.video import Choose, VideoClip
+from flowjax.downloads import copied
 from flowjax.errors import FlowjaxError
 
 FORMAT = 2
@@ -34,6 +36,12 @@ HEADER = 4
 def shard_path(out: Path, shard: int) -> Path:
     """The file of one shard."""
     return out / FRAMES / f"{shard:05d}.array_record"
+
+
+def shards_there(out: Path) -> frozenset[str]:
+    """Names of the shards' files."""
+    folder = out / FRAMES
+    return frozenset(file.name for file in folder.iterdir()) if folder.is_dir() else frozenset()
 
 
 def failures_path(out: Path, shard: int) -> Path:
@@ -56,7 +64,7 @@ def _reader(path: str, _changed: int) -> Any:  # noqa: ANN401 - the library has 
 
 
 def _read(prepared: Prepared) -> tuple[dict[str, Any], memoryview]:
-    path = prepared.shard
+    path = copied(prepared.shard)
     try:
         reader = _reader(str(path), path.stat().st_mtime_ns)
         content = memoryview(reader.read([prepared.place])[0])

@@ -19,6 +19,8 @@ import tensorflow_datasets as tfds
 from flowjax.cache import cache_folder
 from flowjax.data.entry import Entry
 from flowjax.data.samples import Kept, Row
+from flowjax.files import send
+from flowjax.paths import is_remote
 
 SPLIT = "train"
 TOGETHER = 5_000
@@ -162,6 +164,8 @@ def open_questions(folder: Path) -> Kept | None:
 
 def write_questions(folder: Path, rows: Sequence[Row]) -> bool:
     """Put files in the place of what is there; whether that could be done."""
+    if is_remote(folder):
+        return _send_questions(folder, rows)
     private = None
     try:
         private = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -179,6 +183,21 @@ def write_questions(folder: Path, rows: Sequence[Row]) -> bool:
     finally:
         if private is not None:
             shutil.rmtree(private, ignore_errors=True)
+    return True
+
+
+def _send_questions(folder: Path, rows: Sequence[Row]) -> bool:
+    """Files in an object store, made on this machine; those of a part of them are damaged ones."""
+    with tempfile.TemporaryDirectory() as name:
+        made = Path(name) / "made"
+        if not write_questions(made, rows):
+            return False
+        try:
+            for file in made.rglob("*"):
+                if file.is_file():
+                    send(file.read_bytes(), folder / file.relative_to(made).as_posix())
+        except OSError:
+            return False
     return True
 
 

@@ -31,7 +31,7 @@ from flowjax.models.loaded import LoadedModel
 from flowjax.models.registry import Family, Preprocess, families
 from flowjax.models.sharding import one_device, parameter_sharding
 from flowjax.models.video_llm import VideoLLM, VideoLLMConfig, abstract_model, parameter_shapes
-from flowjax.paths import as_path, is_remote
+from flowjax.paths import as_path, files_under, is_remote
 from flowjax.platforms import check_backend
 
 FORMAT = 1
@@ -287,7 +287,13 @@ def checkpoint_digest(path: Path) -> str:
         for file in sorted(_side_files(path)):
             total.update(repr(file.relative_to(path).as_posix()).encode())
             total.update(hashlib.sha256(file.read_bytes()).digest())
-        total.update((read_manifest(path).digest or parameters_digest(path / PARAMETERS)).encode())
+        known = read_manifest(path).digest
+        if not known and is_remote(path):
+            raise FlowjaxError(
+                f"{path / MANIFEST} has no digest of the parameters: a model that was converted by "
+                "flowjax 0.1 must be converted again before it is read from there"
+            )
+        total.update((known or parameters_digest(path / PARAMETERS)).encode())
     except OSError as error:
         raise FlowjaxError(f"{path} cannot be read: {error.strerror}") from None
     return total.hexdigest()
@@ -310,15 +316,12 @@ def parameters_digest(path: Path) -> str:
     """
 
     def digest(file: Path) -> bytes:
+        if is_remote(file):
+            return hashlib.sha256(file.read_bytes()).digest()
         with file.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").digest()
 
-    if is_remote(path):
-        raise FlowjaxError(
-            f"{path.parent / MANIFEST} has no digest of the parameters: a model that was converted "
-            "by flowjax 0.1 must be converted again before it is read from there"
-        )
-    files = sorted(file for file in path.glob("*/**/*") if file.is_file())
+    files = sorted(file for file in files_under(path) if file.parent != path)
     total = hashlib.sha256()
     with ThreadPoolExecutor(THREADS) as pool:
         for file, of_file in zip(files, pool.map(digest, files), strict=True):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import orbax.checkpoint as ocp
 from flowjax.files import utf8_name, writing
 from flowjax.models.checkpoint import MANIFEST, PARAMETERS, parameters_digest, read_manifest
 from flowjax.models.orbax_log import without_expected_warnings
+from flowjax.paths import files_under
 from flowjax.version import __version__
 
 
@@ -42,11 +42,11 @@ def save_model(out: Path, base: Path, parameters: Any, *, name: str, note: str) 
             checkpointer.save(named / PARAMETERS, args=args, force=True)
         if not first:
             return
-        for file in base.rglob("*"):
+        for file in files_under(base):
             within = file.relative_to(base)
-            if file.is_file() and within.parts[0] not in (PARAMETERS, MANIFEST):
+            if within.parts[0] not in (PARAMETERS, MANIFEST):
                 (named / within).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, named / within)
+                (named / within).write_bytes(file.read_bytes())
         leaves, _ = jax.tree.flatten_with_path(parameters)
         paths = {"/".join(str(entry.key) for entry in keys): leaf for keys, leaf in leaves}
         manifest = dataclasses.replace(

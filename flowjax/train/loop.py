@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from flowjax.mesh import DATA
+from flowjax.paths import is_remote
 from flowjax.progress import progress_bar
 from flowjax.train.metrics import Metrics
 from flowjax.train.parameters import Parameters, Parts, divide, together
@@ -94,16 +95,19 @@ def train(
     held, function = step.place_held(parts.held), step.function(parts.trained)
     seeded, rate = jax.random.key(seed), schedule.rate()
     last = schedule.steps if stop_at is None else min(stop_at, schedule.steps)
+    folder = folder if is_remote(folder) else folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     options = ocp.CheckpointManagerOptions(max_to_keep=2)
-    with ocp.CheckpointManager((folder / "checkpoints").absolute(), options=options) as manager:
+    with ocp.CheckpointManager(folder / "checkpoints", options=options) as manager:
         done = manager.latest_step() or 0
         state = _restored(manager, done, step.abstract_state(parts.trained)) if done else None
         state = state or step.first_state(parts.trained)
         with (
             closing(Metrics(folder, done, tensorboard=tensorboard)) as metrics,
             ThreadPoolExecutor(max_workers=1) as pool,
-            progress_bar(folder.name, schedule.steps, done=done) as advance,
+            progress_bar(
+                folder.name, schedule.steps, done=done, shown=jax.process_index() == 0
+            ) as advance,
         ):
             ahead = pool.submit(batch_at, done)
             for number in range(done, last):

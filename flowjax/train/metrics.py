@@ -11,6 +11,8 @@ import jax
 import numpy as np
 
 from flowjax.errors import FlowjaxError
+from flowjax.files import send
+from flowjax.paths import is_remote
 
 LOG = logging.getLogger(__name__)
 
@@ -34,15 +36,17 @@ class Metrics:
             tensorboard: write event files as well.
 
         Raises:
-            FlowjaxError: event files are asked for and tensorboardX is not there.
+            FlowjaxError: event files are asked for and cannot be written.
         """
         self._path = folder / FILE
+        self._lines: list[str] = []
         self._writes = jax.process_index() == 0
         self._events = None
         if tensorboard:
-            check_tensorboard()
+            check_tensorboard(folder)
         if self._writes:
-            _drop_lines_after(self._path, done)
+            self._lines = _lines_until(self._path, done)
+            self._rewrite()
             if tensorboard:
                 writer = importlib.import_module(TENSORBOARD).SummaryWriter
                 self._events = writer(str(folder), purge_step=done + 1)
@@ -62,12 +66,24 @@ class Metrics:
         if not self._writes:
             return
         line = json.dumps({"step": step} | values)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        self._lines.append(line + "\n")
+        if is_remote(self._path):
+            self._rewrite()
+        else:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
         LOG.info("%s", line)
         if self._events is not None:
             for name, value in found.items():
                 self._events.add_scalar(name, float(value.mean()), step)
+
+    def _rewrite(self) -> None:
+        """Objects of a store are written whole."""
+        content = "".join(self._lines).encode()
+        if is_remote(self._path):
+            send(content, self._path)
+        elif self._path.exists():
+            self._path.write_bytes(content)
 
     def close(self) -> None:
         """Bring event files to the disk."""
@@ -75,21 +91,26 @@ class Metrics:
             self._events.close()
 
 
-def check_tensorboard() -> None:
+def check_tensorboard(folder: Path) -> None:
     """Refuse event files where nothing can write them.
 
     Raises:
-        FlowjaxError: says what to install.
+        FlowjaxError: says what to install, or where they can go.
     """
+    if is_remote(folder):
+        raise FlowjaxError(
+            f"tensorboard: event files grow, and objects at {folder} cannot; leave it out, or give "
+            "an out on this machine"
+        )
     if importlib.util.find_spec(TENSORBOARD) is None:
         raise FlowjaxError(
             "tensorboard: event files need tensorboardX; install flowjax-videollm[tensorboard]"
         )
 
 
-def _drop_lines_after(path: Path, step: int) -> None:
+def _lines_until(path: Path, step: int) -> list[str]:
+    """What is logged of the first so many steps."""
     if not path.exists():
-        return
+        return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    path.write_text("".join(kept), encoding="utf-8")
+    return [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]

@@ -14,7 +14,9 @@ from jaxtyping import Int64
 
 from flowjax.data.videochat2 import Instructions
 from flowjax.errors import FlowjaxError
+from flowjax.files import send
 from flowjax.mesh import DATA
+from flowjax.paths import is_remote
 from flowjax.train.instruct import Instructed
 
 FAILURES = "failures.jsonl"
@@ -86,9 +88,19 @@ class Stream:
             if name in self._failed:
                 return
             self._failed[name] = problem
-            line = json.dumps({"entry": name, "problem": problem})
-            with (self.folder / FAILURES).open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            line = json.dumps({"entry": name, "problem": problem}) + "\n"
+            path = self.folder / failures_of(jax.process_index())
+            if is_remote(path):
+                text = path.read_text(encoding="utf-8") if path.exists() else ""
+                send((text + line).encode(), path)
+            else:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(line)
+
+
+def failures_of(process: int) -> str:
+    """The file of what one of the run's processes could not use."""
+    return f"failures.{process}.jsonl" if process else FAILURES
 
 
 def local_rows(mesh: Mesh, batch: int) -> range:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from flowjax.errors import FlowjaxError
 from flowjax.files import read_text
+from flowjax.paths import as_path
 
 T = TypeVar("T")
 
@@ -73,7 +74,8 @@ def _value(kind: Any, value: object, name: str, folder: Path) -> Any:  # noqa: A
     if get_origin(kind) is tuple:
         return _several(get_args(kind), value, name, folder)
     if kind is Path:
-        return folder / _plain(str, value, name)
+        text = _plain(str, value, name)
+        return as_path(text) if "://" in text else folder / text
     return _plain(kind, value, name)
 
 

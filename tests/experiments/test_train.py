@@ -17,6 +17,7 @@ from flowjax_convert.export import export
 from flowjax_convert.run import convert
 from flowjax_experiments.shapes import PAIR
 from flowjax_experiments.train import run
+from tests.hosts.pod import finish, start
 
 DOCUMENTED = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 TASKS = ("moving_direction", "object_count")
@@ -94,6 +95,33 @@ def test_a_run_that_was_stopped_ends_alike(folder, lora):
     resumed = trained(folder, "again")
     assert log(folder / "again") == log(folder / "lora")
     jax.tree.map(np.testing.assert_array_equal, parameters(resumed), parameters(lora))
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does_and_one_goes_on(folder):
+    """Parameters divided over both axes of four devices; evaluated on the way."""
+
+    def change(text):
+        text = text.replace("every = 4", "every = 2").replace("size = 2", "size = 4")
+        return text.replace('compute = "bfloat16"', 'compute = "float32"')
+
+    whole = trained(folder, "whole", change)
+    shared = 'mesh = "data=2,model=2"'
+    text = shared + "\n" + change(configuration()).replace("runs/tuned", "shared")
+    (folder / "shared.toml").write_text(text)
+    for ended in finish(start(2, "train", folder / "shared.toml", "--stop-at", 3, devices=2)):
+        assert ended.code == 0, ended.err
+    assert [line["step"] for line in log(folder / "shared")] == [1, 2, 2, 3]
+    (folder / "shared.toml").write_text(text.removeprefix(shared))
+    finished = run(folder / "shared.toml")
+    assert finished is not None and whole is not None
+    for ours, theirs in zip(log(folder / "shared"), log(folder / "whole"), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4),
+        parameters(finished),
+        parameters(whole),
+    )
 
 
 @pytest.mark.slow

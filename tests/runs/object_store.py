@@ -7,11 +7,14 @@ and the JSON API over HTTP, by which tensorstore reads arrays.
 import contextlib
 import io
 import json
+import os
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import patch
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import fsspec
@@ -24,6 +27,8 @@ class ObjectStore(AbstractFileSystem):
     protocol = ("gs", "gcs")
     cachable = False
     objects: ClassVar[dict[str, bytes]] = {}
+    generations: ClassVar[dict[str, int]] = {}
+    times: ClassVar[dict[str, float]] = {}
     uploads: ClassVar[list[str]] = []
     fails: ClassVar[int | None] = None
 
@@ -32,7 +37,8 @@ class ObjectStore(AbstractFileSystem):
         found: dict[str, dict[str, Any]] = {}
         for name, content in self.objects.items():
             if name == path:
-                found[name] = {"name": name, "size": len(content), "type": "file"}
+                made = self.times.get(name, 0)
+                found[name] = {"name": name, "size": len(content), "type": "file", "mtime": made}
             elif name.startswith(f"{path}/"):
                 first, *rest = name[len(path) + 1 :].split("/")
                 own = f"{path}/{first}"
@@ -71,6 +77,19 @@ class ObjectStore(AbstractFileSystem):
         """There are no folders."""
 
 
+def keep(name: str, content: bytes) -> int:
+    """An object, and its generation."""
+    ObjectStore.objects[name] = content
+    ObjectStore.generations[name] = generation(name) + 1
+    ObjectStore.times[name] = time.time()
+    return generation(name)
+
+
+def generation(name: str) -> int:
+    """How often an object was written; 0 of one that is not there."""
+    return ObjectStore.generations.get(name, 1) if name in ObjectStore.objects else 0
+
+
 def named(path: str) -> str:
     """The bucket and the object's name."""
     return path.removeprefix("gs://").strip("/")
@@ -89,41 +108,88 @@ class Upload(io.BytesIO):
             if len(ObjectStore.uploads) == ObjectStore.fails:
                 super().close()
                 raise OSError(f"the upload of {self.name} was cut off")
-            ObjectStore.objects[self.name] = self.getvalue()
+            keep(self.name, self.getvalue())
         super().close()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """`objects.get` with `alt=media`, and `objects.list`, of the JSON API."""
+    """What tensorstore calls of the JSON API: get, list, insert and delete of objects."""
+
+    def asked(self) -> tuple[str, str, dict[str, str]]:
+        """Bucket, object (empty where none is named), and parameters."""
+        url = urlsplit(self.path)
+        parts = url.path.removeprefix("/upload").strip("/").split("/")  # storage/v1/b/BUCKET/o/NAME
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        return parts[3], unquote("/".join(parts[5:])), query
+
+    def refused(self, name: str, query: dict[str, str]) -> bool:
+        """Whether an object has another generation than is asked for."""
+        wanted = query.get("ifGenerationMatch")
+        if wanted is not None and int(wanted) != generation(name):
+            self.answer(412, b"{}")
+            return True
+        return False
 
     def do_GET(self) -> None:
-        url = urlsplit(self.path)
-        parts = url.path.strip("/").split("/")  # storage, v1, b, BUCKET, o, OBJECT
-        query = {name: values[0] for name, values in parse_qs(url.query).items()}
-        bucket = parts[3]
-        if len(parts) == 5:
-            prefix = f"{bucket}/{query.get('prefix', '')}"
-            names = [name for name in ObjectStore.objects if name.startswith(prefix)]
-            items = [{"name": name[len(bucket) + 1 :], "generation": "1"} for name in names]
-            self.answer(200, json.dumps({"items": items}).encode())
+        bucket, name, query = self.asked()
+        if not name:
+            self.list(bucket, query)
             return
-        content = ObjectStore.objects.get(f"{bucket}/{unquote('/'.join(parts[5:]))}")
+        name = f"{bucket}/{name}"
+        content = ObjectStore.objects.get(name)
         if content is None:
             self.answer(404, b"{}")
             return
-        asked = self.headers.get("Range")
-        if asked is None:
-            self.answer(200, content)
+        if self.refused(name, query):
             return
-        first, last = asked.removeprefix("bytes=").split("-")
-        start, stop = int(first), int(last) + 1 if last else len(content)
-        total = len(content)
-        self.answer(206, content[start:stop], f"bytes {start}-{min(stop, total) - 1}/{total}")
+        known, asked = query.get("ifGenerationNotMatch"), self.headers.get("Range")
+        if known is not None and int(known) == generation(name):
+            self.answer(304, b"", of=name)
+        elif asked is None:
+            self.answer(200, content, of=name)
+        else:
+            first, last = asked.removeprefix("bytes=").split("-")
+            start, stop = int(first), int(last) + 1 if last else len(content)
+            total = len(content)
+            part = f"bytes {start}-{min(stop, total) - 1}/{total}"
+            self.answer(206, content[start:stop], part, of=name)
 
-    def answer(self, code: int, content: bytes, part: str | None = None) -> None:
+    def list(self, bucket: str, query: dict[str, str]) -> None:
+        start, end = query.get("startOffset", ""), query.get("endOffset")
+        items = []
+        for whole in sorted(ObjectStore.objects):
+            own, _, name = whole.partition("/")
+            inside = name >= start and (end is None or name < end)
+            if own == bucket and inside and name.startswith(query.get("prefix", "")):
+                size = len(ObjectStore.objects[whole])
+                items.append(
+                    {"name": name, "generation": str(generation(whole)), "size": str(size)}
+                )
+        self.answer(200, json.dumps({"items": items}).encode())
+
+    def do_POST(self) -> None:
+        bucket, _, query = self.asked()
+        name = f"{bucket}/{query['name']}"
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.refused(name, query):
+            return
+        ObjectStore.uploads.append(name)
+        made = keep(name, content)
+        of = {"name": query["name"], "generation": str(made), "size": str(len(content))}
+        self.answer(200, json.dumps(of).encode(), of=name)
+
+    def do_DELETE(self) -> None:
+        bucket, name, query = self.asked()
+        name = f"{bucket}/{name}"
+        if not self.refused(name, query):
+            found = ObjectStore.objects.pop(name, None)
+            self.answer(404 if found is None else 204, b"")
+
+    def answer(self, code: int, content: bytes, part: str | None = None, *, of: str = "") -> None:
         self.send_response(code)
         self.send_header("Content-Length", str(len(content)))
-        self.send_header("x-goog-generation", "1")
+        if of:
+            self.send_header("x-goog-generation", str(generation(of)))
         if part is not None:
             self.send_header("Content-Range", part)
         self.end_headers()
@@ -138,19 +204,23 @@ def object_store() -> Iterator[type[ObjectStore]]:
     """An empty store at `gs://`."""
     fsspec.register_implementation("gcs", ObjectStore, clobber=True)
     ObjectStore.objects.clear()
+    ObjectStore.generations.clear()
     ObjectStore.uploads.clear()
     ObjectStore.fails = None
     yield ObjectStore
 
 
 @contextlib.contextmanager
-def served() -> Iterator[str]:
-    """The address of its JSON API."""
+def served() -> Iterator[None]:
+    """tensorstore calls its JSON API, with a token that no one checks."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    found = {"TENSORSTORE_GCS_HTTP_URL": address, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token"}
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        with patch.dict(os.environ, found):
+            yield
     finally:
         server.shutdown()
         thread.join()
@@ -162,4 +232,4 @@ def put(folder: Path, bucket: str) -> None:
     for file in folder.rglob("*"):
         if file.is_file():
             name = f"{bucket}/{file.relative_to(folder).as_posix()}"
-            ObjectStore.objects[name] = file.read_bytes()
+            keep(name, file.read_bytes())
