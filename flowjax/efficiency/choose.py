@@ -25,7 +25,7 @@ from flowjax.layout import TokenLayout
 from flowjax.masks import EdgeMask
 from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
-from flowjax.padding import pad_prompt
+from flowjax.padding import pad_prompt, padded_mask
 
 
 @jax.tree_util.register_dataclass
@@ -74,7 +74,11 @@ class Chooser(Protocol):
 
 
 def apply_choice(chooser: Chooser, prompt: Prompt) -> Applied:
-    """The prompt with only the video tokens that are chosen."""
+    """The prompt with only the video tokens that are chosen.
+
+    The masked form is the whole prompt, which shares programs, with the others cut; under a sliding
+    window it is the shorter prompt.
+    """
     config, layout = prompt.decoder.config, prompt.layout
     clues = clues_of(prompt, look=chooser.looks)
     count = chooser.kept(np.bincount(prompt.frame), prompt.grid.shape)
@@ -84,6 +88,9 @@ def apply_choice(chooser: Chooser, prompt: Prompt) -> Applied:
     def masked() -> Masked:
         padded = pad_prompt(prompt.embedded)
         made, stays = in_place(padded, clues, chooser=chooser, count=count)
+        if config.window is not None:  # which counts what is kept, not what was there
+            rows = jnp.flatnonzero(stays[: layout.length])
+            return Masked(pad_prompt(_rows(made, rows)), padded_mask(short, (), config))
         allowed = np.ones((config.layers, 1, 2, 2), bool)
         allowed[..., 1] = False
         return Masked(made, EdgeMask((~stays).astype(jnp.int32), jnp.asarray(allowed)))
@@ -141,16 +148,20 @@ def prefill_chosen(chooser: Chooser, count: int) -> jax.stages.Wrapped:
     def run(decoder: Decoder, embedded: Embedded, compiled: Compiled, clues: Clues) -> Prefilled:
         made, stays = in_place(embedded, clues, chooser=chooser, count=count)
         rows = jnp.nonzero(stays, size=compiled.length)[0].astype(jnp.int32)
-        deepstack = made.deepstack
-        short = Embedded(
-            made.x[rows],
-            made.rope_position[:, rows],
-            None if deepstack is None else deepstack[:, rows],
-        )
-        logits, cache = prefill(decoder, short, compiled)
+        logits, cache = prefill(decoder, _rows(made, rows), compiled)
         return Prefilled(logits, cache, rows)
 
     return run
+
+
+def _rows(prompt: Embedded, rows: Int[Array, " k"]) -> Embedded:
+    """Some positions of a prompt alone."""
+    deepstack = prompt.deepstack
+    return Embedded(
+        prompt.x[rows],
+        prompt.rope_position[:, rows],
+        None if deepstack is None else deepstack[:, rows],
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("chooser", "count"))
