@@ -101,7 +101,7 @@ def test_a_second_prompt_of_the_same_shape_compiles_nothing():
     decoder = VARIANTS["mha"]
     for name in ("fastv", "prumerge", "strict", "adaptive", "exit"):
         setting = methods()[name].settings(subject_of(decoder))[-1]
-        one, other = (setting.apply(prompt_of(decoder, seed=seed)) for seed in (1, 2))
+        one, other = (setting.apply(prompt_of(decoder, seed=seed, more=5)) for seed in (1, 2))
         with count_compilations() as compiled:
             first = one.prefill()
         assert compiled, name
