@@ -17,6 +17,7 @@ from flowjax.api.forward import unedited
 from flowjax.data.benchmark import read_benchmark
 from flowjax.data.shapes.benchmark import write_benchmark
 from flowjax.models.edit import check_site
+from flowjax.models.stack import layer_at
 from flowjax_convert.run import convert
 from flowjax_experiments.shapes import PAIR
 
@@ -147,7 +148,7 @@ def test_patching_the_reversed_videos_states(asked, model, shapes):
 
 
 def test_edits_as_the_issue_writes_them(asked, model, shapes):
-    clean = fj.forward(asked, keep=fj.Keep(hidden=True, outputs=("mlp",)))
+    clean = fj.forward(asked, keep=fj.Keep(hidden=True, sources=True, outputs=("mlp",)))
     other = put(model, read_benchmark(shapes)[0], order="reversed")
     rows = asked.layout.positions("video")
     patched = fj.forward(
@@ -158,6 +159,12 @@ def test_edits_as_the_issue_writes_them(asked, model, shapes):
     layers, n, width = clean.hidden.shape
     assert (layers, n) == (model.config.decoder.layers, asked.layout.length)
     assert clean.outputs["mlp"].shape == (layers, n, width)
+    second, config = layer_at(asked.decoder.layers, 1), model.config.decoder
+    value = second.value(second.attention_norm(clean.hidden[0]))
+    value = value.reshape(n, config.kv_heads, config.head_dim)
+    np.testing.assert_allclose(clean.sources.value[1], value, atol=1e-5)
+    assert clean.sources.key.shape == clean.sources.value.shape
+    np.testing.assert_array_equal(clean.sources.position[1], np.arange(n))
     slope = jax.grad(lambda v: fj.forward(asked, edit=lambda layer, x: x + v).logits[0])
     assert np.abs(slope(jnp.zeros(width))).max() > 0
     with pytest.raises(fj.FlowjaxError, match=r"it must be that of the values"):

@@ -138,7 +138,14 @@ def _run(
     if hidden is not None:
         hidden = jnp.concatenate([hidden[1:], trace.output[None]])
     logits = decoder.last_logits(trace.output, prompt)
-    return logits, hidden, trace.outputs, trace.attention, trace.sources
+    sources = trace.sources
+    if sources is not None:
+        key, value = (
+            part.reshape(*part.shape[:2], -1, decoder.config.head_dim) for part in sources
+        )
+        position = jnp.broadcast_to(jnp.arange(key.shape[1], dtype=jnp.int32), key.shape[:2])
+        sources = Sources(key, value, position)
+    return logits, hidden, trace.outputs, trace.attention, sources
 
 
 unedited = jax.jit(_run, static_argnames="keep")

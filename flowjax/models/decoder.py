@@ -75,7 +75,8 @@ class Trace(NamedTuple):
 
     output: [n, width], the last layer's output before the final norm.
     hidden: [layers, n, width], the input of every layer (the first is the embeddings).
-    sources: keys and values [layers, n, kv_heads, d] and positions int32 [layers, n].
+    sources: keys and values [layers, n, kv_heads * d], heads side by side as layers make them and
+        kernels read them: a TPU would lay out others anew.
     attention: float32 [layers, heads, r, n].
     rotary: the rotation of every row.
     outputs: by site, [layers, n, width], or [layers, n, heads, d] for `heads`.
@@ -83,7 +84,7 @@ class Trace(NamedTuple):
 
     output: Float[Array, "n width"]
     hidden: Float[Array, "layers n width"] | None
-    sources: Sources | None
+    sources: tuple[Float[Array, "layers n kv_width"], Float[Array, "layers n kv_width"]] | None
     attention: Float[Array, "layers heads r n"] | None
     rotary: Rotary
     outputs: dict[str, Float[Array, "layers n ..."]]
@@ -243,7 +244,7 @@ class Decoder(nnx.Module):
             rows = keep.attention
             kept = (
                 x if keep.hidden else None,
-                sources if keep.sources else None,
+                tuple(part.reshape(len(x), -1) for part in sources[:2]) if keep.sources else None,
                 None
                 if rows is None
                 else attend(query[rows], position[rows], [sources], edges, window=window).weights,

@@ -38,15 +38,15 @@ class Baseline(NamedTuple):
     """What the prefill keeps.
 
     hidden: [layers, n, width], every layer's input.
-    key, value: [layers, n, kv_heads, d].
+    key, value: [layers, n, kv_heads * d] (see `flowjax.models.decoder.Trace`).
     rotary: of every row, float32 [n, d] each.
     logits: float32 [vocabulary], at the last position.
     prompt: as it was read, with its padding.
     """
 
     hidden: Float[Array, "layers n width"]
-    key: Float[Array, "layers n kv_heads d"]
-    value: Float[Array, "layers n kv_heads d"]
+    key: Float[Array, "layers n kv_width"]
+    value: Float[Array, "layers n kv_width"]
     rotary: Rotary
     logits: Float[Array, " vocabulary"]
     prompt: Embedded
@@ -57,9 +57,8 @@ def prefill(decoder: Decoder, prompt: Embedded) -> Baseline:
     """Run the prompt once, keeping what windows start from."""
     trace = decoder(prompt, keep=Keep(hidden=True, sources=True))
     assert trace.hidden is not None and trace.sources is not None
-    key, value, _ = trace.sources
     logits = decoder.last_logits(trace.output, prompt)
-    return Baseline(trace.hidden, key, value, trace.rotary, logits, prompt)
+    return Baseline(trace.hidden, *trace.sources, trace.rotary, logits, prompt)
 
 
 @functools.partial(jax.jit, static_argnames=("rows", "prefix"))
@@ -123,11 +122,14 @@ def _suffix(
     kept = everywhere[:prefix]
     kept = jnp.where(kept < first_row, kept, NOBODY)
 
+    def heads(rows: Array) -> Array:
+        return rows.reshape(len(rows), -1, decoder.config.head_dim)
+
     def step(index: Array, x: Array) -> Array:
         layer = layer_at(decoder.layers, index)
         own = layer.sources(x, position, rotary)
         query = layer.queries(x, rotary)
-        whole = Sources(base.key[index], base.value[index], everywhere)
+        whole = Sources(heads(base.key[index]), heads(base.value[index]), everywhere)
         attended = attend_rows(query, own, mask.at(index), kept=whole, prefix=prefix, window=window)
         at = sites(edit, index)
         return at("residual", deepened(layer.finish(x, attended, at), deepstack, index))
@@ -141,7 +143,7 @@ def _suffix(
     own = layer.sources(x, position, rotary)
     row = (base.prompt.last - first_row)[None]
     query = layer.queries(x[row], Rotary(rotary.cos[row], rotary.sin[row]))
-    cached = Sources(base.key[final, :prefix], base.value[final, :prefix], kept)
+    cached = Sources(heads(base.key[final, :prefix]), heads(base.value[final, :prefix]), kept)
     attended = attend(query, position[row], [cached, own], mask.at(final), window=window)
     at = sites(None if patch is None else patch.edit(position[row]), jnp.asarray(final))
     output = layer.finish(x[row], attended.output, at)
