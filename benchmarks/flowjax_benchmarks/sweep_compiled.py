@@ -1,16 +1,18 @@
-"""Compile a sweep's programs for an H100, without a GPU, and record what they take and do.
+"""Compile a sweep's programs for an H100 or a TPU, without one, and record what they take and do.
 
     python -m flowjax_benchmarks.sweep_compiled --json benchmarks/results/sweep-h100-compiled.json
+    python -m flowjax_benchmarks.sweep_compiled --chip v5p \\
+        --json benchmarks/results/sweep-v5p-compiled.json
 
 LLaVA 7B and Qwen2.5-VL 7B in bfloat16, with the attention kernel and without, the paper's edges.
 `tests/sweeps/test_working.py` compares the planner's estimates with the memory that the compiler
 allots. FLOPs and bytes are those of `flowjax.hlo`; the time is a model:
 
-    sum over instructions of max(FLOPs / (0.6 x 989.4e12), bytes / (0.9 x 3.35e12 a second))
+    sum over instructions of max(FLOPs / (0.6 x peak), bytes / (0.9 x bandwidth))
 
-0.6 of the peak is what dense attention reaches on this chip at 16,392 tokens (0.58,
-`kernel-h100.json`). A prompt that is asked for alone replaces its rows in the file. Needs the
-extra `cuda-compile`.
+0.6 of the peak is what dense attention reaches on an H100 at 16,392 tokens (0.58,
+`kernel-h100.json`); of TPUs nothing was measured. A prompt that is asked for alone replaces its
+rows in the file. `h100` needs the extra `cuda-compile`, the others the `libtpu` wheel.
 """
 
 import argparse
@@ -28,9 +30,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import SingleDeviceSharding
 from jax.stages import Lowered
 
-from flowjax.compilation import memory_of, text_of
+from flowjax.compilation import text_of
 from flowjax.edges import Knockout, edge_table
 from flowjax.hlo.cost import ProgramCost, program_cost
 from flowjax.hlo.text import Instruction
@@ -38,22 +41,25 @@ from flowjax.layout import TokenLayout
 from flowjax.models.decoder import Decoder, DecoderConfig
 from flowjax.models.embedded import Embedded
 from flowjax.models.flash import make_maps
+from flowjax.planning.compiled import KERNELS, memory
+from flowjax.planning.hardware import CHIPS, Chip, Slice
+from flowjax.planning.targets import described
 from flowjax.sweeps import engine
 from flowjax.sweeps.cost import Cost, by_kernel
 from flowjax.sweeps.plan import Batch, Plan, footprint, plan_sweep
 from flowjax.sweeps.protocol import protocol
-from flowjax_benchmarks.kernel_bound import CHIPS, REACHED
-from flowjax_benchmarks.kernel_gpu import array, device
+from flowjax_benchmarks.kernel_bound import REACHED
 from flowjax_benchmarks.record import record, say, write_result
 from flowjax_benchmarks.sweep import prompt_layout
 from flowjax_benchmarks.sweep_attention import SHAPES, TOKENS_PER_FRAME
 
 PROMPTS = {"llava-7b": (8,), "qwen2.5-vl-7b": (28, 113, 226)}
 """Frames of each shape's prompts."""
-KERNEL = "mosaic_gpu"
-KERNEL_TARGET = "mosaic_gpu_v2"
+SLICES = {"h100": "h100x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
+"""Of which one device is compiled for."""
+PACKAGES = {"cuda": ("jax-cuda13-plugin", "nvidia-cuda-nvcc"), "tpu": ("libtpu",)}
 COMPUTING = 0.6
-"""The part of the tensor cores' peak that large products reach."""
+"""The part of the matrix units' peak that large products reach."""
 WINDOW = 9
 
 
@@ -61,26 +67,29 @@ def main() -> None:
     """Compile, print, and write the result after every prompt."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--chip", choices=SLICES, default="h100")
     parser.add_argument("--shape", choices=PROMPTS)
     parser.add_argument("--frames", type=int)
     asked = parser.parse_args()
     old = json.loads(asked.json.read_text())["prompts"] if asked.json.exists() else []
     prompts = {(each["shape"], each["frames"]): each for each in old}
-    command = ["python", "-m", "flowjax_benchmarks.sweep_compiled", "--json", str(asked.json)]
-    made = record(command, ("jax-cuda13-plugin", "nvidia-cuda-nvcc"))
+    command = ["python", "-m", "flowjax_benchmarks.sweep_compiled", "--chip", asked.chip]
+    command += ["--json", str(asked.json)]
+    chip = CHIPS[asked.chip]
+    made = {"chip": chip.name, **record(command, PACKAGES[chip.platform])}
     for shape, frames in PROMPTS.items():
         for count in frames:
             if asked.shape in (None, shape) and asked.frames in (None, count):
-                prompts[shape, count] = prompt(shape, count)
+                prompts[shape, count] = prompt(chip, shape, count)
                 ordered = sorted(prompts.values(), key=lambda each: each["positions"])
                 write_result(asked.json, {"prompts": ordered, **made})
 
 
-def prompt(shape: str, frames: int) -> dict[str, Any]:
+def prompt(chip: Chip, shape: str, frames: int) -> dict[str, Any]:
     """Both sweeps of one prompt."""
     sweeps = {
-        "plain": Sweep(shape, frames, kernel=False),
-        "kernel": Sweep(shape, frames, kernel=True),
+        "plain": Sweep(chip, shape, frames, kernel=False),
+        "kernel": Sweep(chip, shape, frames, kernel=True),
     }
     # Windows of few rows attend plainly in both: their programs are the same.
     compiled: dict[Any, dict[str, Any]] = {}
@@ -102,10 +111,11 @@ def prompt(shape: str, frames: int) -> dict[str, Any]:
 
 
 class Sweep:
-    """All of the paper's windows over one prompt, for one H100."""
+    """All of the paper's windows over one prompt, for one device."""
 
-    def __init__(self, shape: str, frames: int, *, kernel: bool) -> None:
-        self.kernel = kernel
+    def __init__(self, chip: Chip, shape: str, frames: int, *, kernel: bool) -> None:
+        self.chip, self.kernel = chip, kernel
+        [self.device, *_] = described(Slice.parse(SLICES[chip.name]))
         self.config: DecoderConfig = SHAPES[shape]
         self.layout: TokenLayout = prompt_layout(frames, TOKENS_PER_FRAME)
         cells = protocol(width=WINDOW).cells(self.layout, self.config.layers, self.config.heads)
@@ -117,23 +127,26 @@ class Sweep:
             self.config,
             value_bytes=2,
             kernel=kernel,
-            platform="gpu",
+            platform=chip.backend,
         )
-        self.cost = Cost(self.config, 2, kernel, "gpu")
+        self.cost = Cost(self.config, 2, kernel, chip.backend)
 
     def lowered(self) -> Iterator[tuple[Batch | None, Lowered]]:
         """Every program."""
         decoder = nnx.eval_shape(lambda: Decoder(self.config, jnp.dtype("bfloat16"), nnx.Rngs(0)))
-        decoder = jax.tree.map(place, decoder)
-        decoder.kernel = KERNEL if self.kernel else None
-        length = self.plan.length
-        embedded = Embedded(
-            array((length, self.config.width), jnp.bfloat16),
-            array((1, length), jnp.int32),
-            None,
-            array((), jnp.int32),
+        decoder = jax.tree.map(self.place, decoder)
+        decoder.kernel = self.chip.kernel if self.kernel else None
+        padded = jax.eval_shape(
+            lambda x: Embedded.of(x).padded(self.plan.length),
+            jax.ShapeDtypeStruct((self.layout.length, self.config.width), jnp.bfloat16),
         )
-        return engine.lower_plan(decoder, embedded, self.layout, self.cuts, self.plan, place)
+        padded = jax.tree.map(self.place, padded)
+        return engine.lower_plan(decoder, padded, self.layout, self.cuts, self.plan, self.place)
+
+    def place(self, leaf: Any) -> jax.ShapeDtypeStruct:  # noqa: ANN401 - an array of any library
+        """The same array, or shape, on the device."""
+        on_device = SingleDeviceSharding(self.device)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_device)
 
     def measure(self, compiled: dict[Any, dict[str, Any]]) -> dict[str, Any]:
         """Every program's figures, and the whole sweep's."""
@@ -142,7 +155,7 @@ class Sweep:
             own = self.kernel and (batch is None or attends_by_kernel(batch))
             key = own, None if batch is None else batch.shape
             if key not in compiled:
-                compiled[key] = compile_one(lowered)
+                compiled[key] = compile_one(lowered, self.chip)
             figures = dict(compiled[key])
             shape = None if batch is None else batch.shape
             texts[shape] = figures.pop("text")
@@ -156,8 +169,8 @@ class Sweep:
             say(" ".join(f"{name}={value}" for name, value in programs[-1].items()))
         runs = [self.run(None, texts), *(self.run(batch, texts) for batch in self.plan.batches)]
         return {
-            "sweep": summed(runs),
-            "prefill": summed(runs[:1]),
+            "sweep": summed(runs, self.chip),
+            "prefill": summed(runs[:1], self.chip),
             "most_temporary_bytes": max(each["temporary_bytes"] for each in programs),
             "programs": programs,
         }
@@ -179,7 +192,8 @@ class Sweep:
         cuts = [] if batch is None else [self.cuts[batch.knockouts[0]]]
         table = edge_table(self.layout, cuts, layers=layers, heads=self.config.heads)
         first, rows = (0, length) if batch is None else (batch.first_row, batch.rows)
-        maps = make_maps(group, table, KERNEL, self.config.head_dim, first_row=first, rows=rows)
+        kernel, width = self.chip.kernel, self.config.head_dim
+        maps = make_maps(group, table, kernel, width, first_row=first, rows=rows)
         assert maps is not None
         bounds, size = np.asarray(maps.blocks.bounds), maps.blocks.block_q * maps.blocks.block_k
         kept = (bounds[..., 2] - bounds[..., 0]).sum(-1)
@@ -191,34 +205,30 @@ def attends_by_kernel(batch: Batch) -> bool:
     return by_kernel(batch.size, batch.rows, batch.rows + batch.prefix)
 
 
-def compile_one(lowered: Lowered) -> dict[str, Any]:
+def compile_one(lowered: Lowered, chip: Chip) -> dict[str, Any]:
     """Compile a program; its text goes no further than this file."""
     start = time.perf_counter()
-    options: Any = {"xla_gpu_autotune_level": "0"}  # there is nothing to try them on
+    options: Any = None
+    if chip.platform == "cuda":  # there is nothing to try them on
+        options = {"xla_gpu_autotune_level": "0"}
     program = lowered.compile(compiler_options=options)
-    memory = memory_of(program)
+    takes = memory(program)
     return {
-        "temporary_bytes": memory.temp_size_in_bytes,
-        "output_bytes": memory.output_size_in_bytes,
+        "temporary_bytes": takes.temporaries,
+        "output_bytes": takes.outputs,
         "compile_seconds": time.perf_counter() - start,
         "text": text_of(program),
     }
 
 
-def summed(runs: list[ProgramCost]) -> dict[str, float]:
+def summed(runs: list[ProgramCost], chip: Chip) -> dict[str, float]:
     """FLOPs, bytes and modelled seconds of calls."""
-    chip = CHIPS["H100 80GB HBM3"]
     speeds = COMPUTING * chip.flops, REACHED * chip.bandwidth
     return {
         "flops": sum(run.flops for run in runs),
         "bytes": sum(run.bytes for run in runs),
         "modelled_seconds": sum(run.seconds(*speeds) for run in runs),
     }
-
-
-def place(leaf: Any) -> jax.ShapeDtypeStruct:  # noqa: ANN401 - an array of any library, or a shape
-    """The same array on the H100."""
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device())
 
 
 @functools.cache
@@ -228,7 +238,7 @@ def counted(text: str, layers: int, kernel_flops: float) -> ProgramCost:
     def of_call(_call: Instruction) -> float:
         return kernel_flops
 
-    return program_cost(text, unknown_trips=layers, kernel_flops={KERNEL_TARGET: of_call})
+    return program_cost(text, unknown_trips=layers, kernel_flops=dict.fromkeys(KERNELS, of_call))
 
 
 if __name__ == "__main__":

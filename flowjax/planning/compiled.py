@@ -97,12 +97,7 @@ def compiled(program: Lowered, platform: str) -> Compiled:
 
 def measured(program: Program, built: Compiled, chip: Chip) -> Measured:
     """What a compiled program takes."""
-    said = memory_of(built)
-    arguments, outputs = said.argument_size_in_bytes, said.output_size_in_bytes
-    outputs -= said.alias_size_in_bytes
-    # Of TPUs, what temporaries take in memory is not among `temp_size`.
-    beside = said.peak_memory_in_bytes - arguments - outputs
-    memory = Memory(arguments, outputs, max(said.temp_size_in_bytes, beside))
+    taken = memory(built)
     text = text_of(built)
     kernel_flops = {name: lambda _: program.kernel_flops for name in KERNELS}
 
@@ -110,15 +105,23 @@ def measured(program: Program, built: Compiled, chip: Chip) -> Measured:
         return roofline(program_cost(text, unknown_trips=trips, kernel_flops=kernel_flops), chip)
 
     if program.layers is None:
-        return Measured(
-            program, memory, scaled(one(None), len(program.starts)), len(program.starts)
-        )
+        return Measured(program, taken, scaled(one(None), len(program.starts)), len(program.starts))
     # All is linear in the loop's length.
     none, each = one(0), one(1)
     layers = sum(program.layers - start for start in program.starts)
     step = added(each, scaled(none, -1))
     total = added(scaled(none, len(program.starts)), scaled(step, layers))
-    return Measured(program, memory, total, len(program.starts))
+    return Measured(program, taken, total, len(program.starts))
+
+
+def memory(built: Compiled) -> Memory:
+    """What a compiled program holds."""
+    said = memory_of(built)
+    arguments, outputs = said.argument_size_in_bytes, said.output_size_in_bytes
+    outputs -= said.alias_size_in_bytes
+    # Of TPUs, what temporaries take in memory is not among `temp_size`.
+    beside = said.peak_memory_in_bytes - arguments - outputs
+    return Memory(arguments, outputs, max(said.temp_size_in_bytes, beside))
 
 
 def roofline(cost: ProgramCost, chip: Chip) -> Cost:
