@@ -24,10 +24,7 @@ import numpy as np
 from jaxtyping import Array
 
 from flowjax.errors import FlowjaxError
-from flowjax.kernels.pruned_attention import (
-    BlockMap,
-    block_shape,
-)
+from flowjax.kernels.pruned_attention import BlockMap
 from flowjax_benchmarks.kernel_bound import bound_of, check
 from flowjax_benchmarks.kernel_inputs import Attention, Inputs, Shape
 from flowjax_benchmarks.kernel_layers import LAYERS, layer_kinds
@@ -89,7 +86,6 @@ def result_of(
     """What is written."""
     return {
         "shape": {"name": name, **dataclasses.asdict(chosen)},
-        "block_shape": block_shape(chosen.width),
         "prompts": prompts,
         **record(
             command_line("kernel", shape=name, peer=peer, frames=list(frames), json=json),
@@ -171,6 +167,7 @@ def layer_result(
     check(own, blocks, arrays)
     return {
         "layers": layers,
+        "block_shape": [blocks.block_q, blocks.block_k],
         "kept_edges": blocks.kept_edges,
         "kept_blocks": blocks.kept_blocks,
         "partial_blocks": blocks.partial_blocks,

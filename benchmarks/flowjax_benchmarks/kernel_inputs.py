@@ -14,9 +14,9 @@ from jaxtyping import Array, Bool
 from flowjax.kernels.pruned_attention import (
     BlockMap,
     block_map,
-    block_shape,
     pruned_attention,
     stack_maps,
+    suited_shape,
 )
 from flowjax.layout import TokenLayout
 from flowjax_benchmarks.sweep import prompt_layout
@@ -70,27 +70,28 @@ class Inputs:
 
     def blocks(self, table: Bool[np.ndarray, "1 g g"]) -> BlockMap:
         """The map of a layer."""
-        block_q, block_k = block_shape(self.shape.width)
-        return block_map(
-            self.layout.cell,
-            table,
-            self.position,
-            self.position,
-            block_q=block_q,
-            block_k=block_k,
-        )
+        layer = self.layout.cell, table, self.position, self.position
+        block_q, block_k = suited_shape(*layer, self.shape.width)
+        return block_map(*layer, block_q=block_q, block_k=block_k)
 
     def maps(
         self, tables: Sequence[Bool[np.ndarray, "1 g g"]]
     ) -> tuple[list[BlockMap], list[BlockMap], list[float]]:
-        """Layers' maps, the same of one size on the device, and the seconds each took to build."""
+        """Layers' maps, the same on the device, and the seconds each took to build.
+
+        Those on the device are of one size where they have blocks of one shape.
+        """
         maps, seconds = zip(*map(self._timed_map, tables), strict=True)
-        stacked = stack_maps(maps)
-        same = [
-            jax.tree.map(lambda leaf, index=index: jnp.asarray(leaf[index]), stacked)
-            for index in range(len(maps))
-        ]
-        return list(maps), same, list(seconds)
+        shapes = [(each.block_q, each.block_k) for each in maps]
+        same: dict[int, BlockMap] = {}
+        for shape in set(shapes):
+            alike = [index for index, each in enumerate(shapes) if each == shape]
+            stacked = stack_maps([maps[index] for index in alike])
+            for place, index in enumerate(alike):
+                same[index] = jax.tree.map(
+                    lambda leaf, place=place: jnp.asarray(leaf[place]), stacked
+                )
+        return list(maps), [same[index] for index in range(len(maps))], list(seconds)
 
     def _timed_map(self, table: Bool[np.ndarray, "1 g g"]) -> tuple[BlockMap, float]:
         start = time.perf_counter()

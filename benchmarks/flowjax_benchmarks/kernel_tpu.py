@@ -20,7 +20,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ from jax.stages import Compiled
 from jax.typing import DTypeLike
 
 from flowjax.compilation import memory_of
-from flowjax.kernels.pruned_attention import BlockMap, block_map, block_shape, mosaic_tpu
+from flowjax.kernels.pruned_attention import BlockMap, block_map, mosaic_tpu, suited_shape
 from flowjax.platforms import skip_absent_tpu
 from flowjax_benchmarks.kernel_layers import layer_kinds
 from flowjax_benchmarks.record import record, say, write_result
@@ -40,23 +40,28 @@ TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 LENGTHS = {1280: 8, 16_384: 112}
 """Positions, and the frames among them."""
 HEADS, WIDTH = 32, 128
+Cut = Literal["first layer", "half of its heads", "nothing"]
+"""Where the pathway's first layer cuts edges; or an uncut one."""
 
 
-def first_layer(positions: int, frames: int, per_head: bool) -> BlockMap:
-    """The map of the pathway's first layer; `per_head`: half of the heads keep every edge."""
+def map_of(positions: int, frames: int, cut: Cut) -> BlockMap:
+    """A layer's map, in the blocks that suit it."""
     cell = prompt_layout(frames, 144).cell
     cell = np.append(cell, np.full(positions - len(cell), cell[-1], np.int32))
     _, table = layer_kinds(prompt_layout(frames, 144))[0]
-    if per_head:
+    if cut == "half of its heads":
         table = np.repeat(table, HEADS, axis=0)
         table[::2] = True
+    if cut == "nothing":
+        table = np.ones_like(table)
     position = np.arange(positions, dtype=np.int32)
-    block_q, block_k = block_shape(WIDTH, "mosaic_tpu")
-    return block_map(cell, table, position, position, block_q=block_q, block_k=block_k)
+    layer = cell, table, position, position
+    block_q, block_k = suited_shape(*layer, WIDTH, "mosaic_tpu")
+    return block_map(*layer, block_q=block_q, block_k=block_k)
 
 
 def compiled(
-    topology: str, positions: int, dtype: str, kv_heads: int, blocks: BlockMap
+    topology: str, positions: int, dtype: str, kv_heads: int, blocks: BlockMap, width: int = WIDTH
 ) -> Compiled:
     """The kernel compiled for one device of a topology."""
     device = topologies.get_topology_desc(topology_name=topology, platform="tpu").devices[0]
@@ -65,18 +70,20 @@ def compiled(
     def array(shape: Sequence[int], dtype: DTypeLike) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=on_device)
 
-    rows = [array((positions, heads, WIDTH), dtype) for heads in (HEADS, kv_heads, kv_heads)]
+    rows = [array((positions, heads, width), dtype) for heads in (HEADS, kv_heads, kv_heads)]
     position = array((positions,), np.int32)
     specs = jax.tree.map(lambda leaf: array(leaf.shape, leaf.dtype), blocks)
     traced = mosaic_tpu.attention.trace(*rows, position, position, specs)
     return traced.lower(lowering_platforms=("tpu",)).compile()
 
 
-def row(chip: str, positions: int, dtype: str, kv_heads: int, per_head: bool) -> dict[str, Any]:
+def row(
+    chip: str, positions: int, dtype: str, kv_heads: int, cut: Cut, width: int = WIDTH
+) -> dict[str, Any]:
     """Compile one shape; bytes and FLOPs as the compiler counts them."""
-    blocks = first_layer(positions, LENGTHS[positions], per_head)
+    blocks = map_of(positions, LENGTHS[positions], cut)
     start = time.perf_counter()
-    program = compiled(TOPOLOGIES[chip], positions, dtype, kv_heads, blocks)
+    program = compiled(TOPOLOGIES[chip], positions, dtype, kv_heads, blocks, width)
     seconds = time.perf_counter() - start
     memory, cost, text = memory_of(program), program.cost_analysis(), program.as_text()
     assert cost is not None and text is not None
@@ -86,6 +93,9 @@ def row(chip: str, positions: int, dtype: str, kv_heads: int, per_head: bool) ->
         "positions": positions,
         "dtype": dtype,
         "kv_heads": kv_heads,
+        "width": width,
+        "cut": cut,
+        "block_shape": [blocks.block_q, blocks.block_k],
         "tables": blocks.visits.shape[0],
         "kept_blocks": blocks.kept_blocks,
         "causal_blocks": blocks.causal_blocks,
@@ -105,14 +115,15 @@ def main() -> None:
     parser.add_argument("--chip", choices=TOPOLOGIES, help="this one only")
     asked = parser.parse_args()
     path, chips = asked.json, [asked.chip] if asked.chip else [*TOPOLOGIES]
-    rows = [
-        row(chip, positions, "bfloat16", HEADS, False) for chip in chips for positions in LENGTHS
-    ]
-    rows.append(row(chips[0], 1280, "float32", 8, True))
+    rows = []
+    for chip in chips:
+        rows += [row(chip, positions, "bfloat16", HEADS, "first layer") for positions in LENGTHS]
+        rows.append(row(chip, 16_384, "bfloat16", HEADS, "nothing"))
+        rows.append(row(chip, 16_384, "float32", 8, "nothing", mosaic_tpu.MOST_WIDTH))
+    rows.append(row(chips[0], 1280, "float32", 8, "half of its heads"))
     write_result(
         path,
         {
-            "block_shape": block_shape(WIDTH, "mosaic_tpu"),
             "compiled": rows,
             **record(
                 ["python", "-m", "flowjax_benchmarks.kernel_tpu", "--json", str(path)], ("libtpu",)

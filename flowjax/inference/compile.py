@@ -1,9 +1,9 @@
 """A pathway and a prompt's layout, compiled to static row sets, block maps and cache cuts.
 
-Layers whose input and output rows are the same share a *stage*, which one scan runs. Live rows
-only ever shrink towards the answer, so there are few stages however deep the decoder is. Within a
-stage, layers whose cache holds the same positions share a *cut*, which one scan of a decode step
-reads.
+Consecutive layers whose input and output rows are the same, and which the same attention blocks
+suit, share a *stage*, which one scan runs. Live rows only ever shrink towards the answer, so there
+are few stages however deep the decoder is. Within a stage, layers whose cache holds the same
+positions share a *cut*, which one scan of a decode step reads.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Int
 
 from flowjax.edges import Knockout, edge_table
 from flowjax.inference.live import LayerRows, live_rows
-from flowjax.kernels.pruned_attention import BlockMap, block_map, block_shape, stack_maps
+from flowjax.kernels.pruned_attention import BlockMap, block_map, stack_maps, suited_shape
 from flowjax.layout import TokenLayout
 from flowjax.masks import EdgeMask, Mask
 from flowjax.models.decoder import DecoderConfig
@@ -113,19 +113,21 @@ def compile_pathway(
             plain causal inference.
         config: the decoder's.
         room: generated tokens that the cache is to hold, at least 1.
-        blocks: query and key rows of an attention block; None for what suits this machine.
+        blocks: query and key rows of an attention block; None for what suits each layer on this
+            machine.
 
     Raises:
         FlowjaxError: see `flowjax.edges.edge_mask`.
     """
-    blocks = blocks or block_shape(config.head_dim)
     table = edge_table(layout, knockouts, layers=config.layers, heads=config.heads)
     layers = live_rows(layout, table)
     read = _union([layers[0].rows, layers[0].sources])
     return Compiled(
         mask=EdgeMask(jnp.asarray(layout.cell), jnp.asarray(table)),
         rows=within(read, np.arange(layout.length)),
-        stages=compile_layers(layout.cell, table, layers, read, blocks=blocks),
+        stages=compile_layers(
+            layout.cell, table, layers, read, blocks=blocks, width=config.head_dim
+        ),
         length=layout.length,
         room=max(room, 1),
     )
@@ -137,7 +139,8 @@ def compile_layers(
     layers: Sequence[LayerRows],
     read: Int[np.ndarray, " i"],
     *,
-    blocks: tuple[int, int],
+    width: int,
+    blocks: tuple[int, int] | None = None,
     first: int = 0,
 ) -> tuple[Stage, ...]:
     """The stages of consecutive layers whose rows are known.
@@ -147,24 +150,49 @@ def compile_layers(
         table: allowed edges of these layers.
         layers: what each computes.
         read: positions whose states the first of them is given, ascending.
-        blocks: query and key rows of an attention block.
+        width: head size.
+        blocks: query and key rows of an attention block; None for what suits each layer.
         first: of these layers in the decoder.
     """
     inputs = [read, *(layer.rows for layer in layers[:-1])]
+    shapes = [blocks] * len(layers) if blocks else _shapes(cell, table, inputs, layers, width)
     stages = []
-    for start, last in _runs(inputs, layers):
+    for start, last in _runs(inputs, layers, shapes):
         some = slice(start, last + 1)
-        stages.append(_stage(cell, table[some], inputs[start], layers[some], first + start, blocks))
+        stages.append(
+            _stage(cell, table[some], inputs[start], layers[some], first + start, shapes[start])
+        )
     return tuple(stages)
 
 
-def _runs(inputs: Sequence[np.ndarray], layers: Sequence[LayerRows]) -> Iterable[tuple[int, int]]:
+def _shapes(
+    cell: Int[np.ndarray, " n"],
+    table: Bool[np.ndarray, "layers heads g g"],
+    inputs: Sequence[Int[np.ndarray, " _"]],
+    layers: Sequence[LayerRows],
+    width: int,
+) -> list[tuple[int, int]]:
+    """Rows of a block that suit each layer."""
+    found: dict[tuple[bytes, ...], tuple[int, int]] = {}
+    keys = []
+    for allowed, given, layer in zip(table, inputs, layers, strict=True):
+        key = allowed.tobytes(), given.tobytes(), layer.rows.tobytes()
+        if key not in found:
+            found[key] = suited_shape(cell, allowed, layer.rows, given, width)
+        keys.append(key)
+    return [found[key] for key in keys]
+
+
+def _runs(
+    inputs: Sequence[np.ndarray], layers: Sequence[LayerRows], shapes: Sequence[tuple[int, int]]
+) -> Iterable[tuple[int, int]]:
     """First and last layer of every stage."""
     first = 0
     for layer in range(1, len(layers) + 1):
         if layer == len(layers) or not (
             np.array_equal(inputs[first], layers[first].rows)
             and np.array_equal(inputs[first], layers[layer].rows)
+            and shapes[first] == shapes[layer]
         ):
             yield first, layer - 1
             first = layer

@@ -19,7 +19,8 @@ class PrefillCost:
     flops: of matrix products, two for each multiplication; attention counts `edges`, logits one
         row.
     edges: attention scores that are computed.
-    blocks: blocks of the attention square that hold them.
+    blocks: blocks of the attention square that hold them; where layers have blocks of different
+        shapes, as many of the smallest as cover them.
     cache_bytes: keys and values that decoding reads.
     """
 
@@ -57,11 +58,11 @@ def costs(
     cost, length = LayerCost(config), layout.length
     causal = causal_edges(0, length)
     of_layers = config.layers * config.heads
-    maps = [stage.blocks for stage in compiled.stages if stage.blocks is not None]
+    smallest = min(_maps(compiled), key=_area, default=None)
     full = PrefillCost(
         flops=_flops(cost, config.layers * length, config.layers * length, of_layers * causal),
         edges=of_layers * causal,
-        blocks=of_layers * _causal_blocks(length, maps[0]) if maps else 0,
+        blocks=of_layers * _causal_blocks(length, smallest) if smallest else 0,
         cache_bytes=config.layers * length * cost.cached * value_bytes,
     )
     table = np.asarray(compiled.mask.allowed)
@@ -73,7 +74,8 @@ def costs(
 def compiled_cost(compiled: Compiled, config: DecoderConfig, *, value_bytes: int) -> PrefillCost:
     """Count what the stages of a compiled pathway do."""
     cost = LayerCost(config)
-    maps = [stage.blocks for stage in compiled.stages if stage.blocks is not None]
+    maps = _maps(compiled)
+    unit = min(map(_area, maps), default=1)
     heads = config.heads // compiled.mask.allowed.shape[1]
     rows = sum(stage.layers * len(stage.row_position) for stage in compiled.stages)
     sources = sum(stage.layers * len(stage.source_position) for stage in compiled.stages)
@@ -81,7 +83,7 @@ def compiled_cost(compiled: Compiled, config: DecoderConfig, *, value_bytes: int
     return PrefillCost(
         flops=_flops(cost, rows, sources, edges),
         edges=edges,
-        blocks=heads * sum(blocks.kept_blocks for blocks in maps),
+        blocks=heads * sum(blocks.kept_blocks * _area(blocks) // unit for blocks in maps),
         cache_bytes=sum(cut.layers * len(cut.position) for cut in compiled.cuts)
         * cost.cached
         * value_bytes,
@@ -91,6 +93,14 @@ def compiled_cost(compiled: Compiled, config: DecoderConfig, *, value_bytes: int
 def _flops(cost: LayerCost, rows: int, sources: int, edges: int) -> int:
     """FLOPs of rows, sources and edges summed over layers (edges also over heads)."""
     return rows * cost.row + sources * cost.source + edges * cost.edge + cost.logits
+
+
+def _maps(compiled: Compiled) -> list[BlockMap]:
+    return [stage.blocks for stage in compiled.stages if stage.blocks is not None]
+
+
+def _area(blocks: BlockMap) -> int:
+    return blocks.block_q * blocks.block_k
 
 
 def _causal_blocks(length: int, blocks: BlockMap) -> int:

@@ -16,7 +16,6 @@ from jaxtyping import Array, Int
 
 from flowjax.inference.compile import Compiled, Cut, Stage, compile_layers
 from flowjax.inference.live import LayerRows
-from flowjax.kernels.pruned_attention import block_shape
 from flowjax.masks import causal_mask
 from flowjax.models.decoder import DecoderConfig
 
@@ -58,11 +57,10 @@ def compile_drop(
     last = LayerRows(kept[-1:], kept, kept)
     whole = [LayerRows(every, every, every)] * (layer - 1)
     thin = [*[LayerRows(kept, kept, kept)] * (config.layers - layer - 1), last]
-    blocks = block_shape(config.head_dim)
 
     def stages(layers: list[LayerRows], rows: np.ndarray, first: int) -> tuple[Stage, ...]:
         cell, table = np.zeros(len(rows), np.int32), np.ones((len(layers), 1, 1, 1), bool)
-        return compile_layers(cell, table, layers, rows, blocks=blocks, first=first)
+        return compile_layers(cell, table, layers, rows, width=config.head_dim, first=first)
 
     before = stages(whole, every, 0) if whole else ()
     return Drop(before, stages(thin, kept, layer), layer, length, stay, max(room, 1))

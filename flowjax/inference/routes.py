@@ -29,7 +29,6 @@ from flowjax.edges import Edge, Knockout, edge_counts, edge_table
 from flowjax.errors import FlowjaxError
 from flowjax.inference.compile import Compiled, Stage, compile_layers, within
 from flowjax.inference.live import LayerRows, live_rows
-from flowjax.kernels.pruned_attention import block_shape
 from flowjax.layout import TokenLayout
 from flowjax.masks import EdgeMask
 from flowjax.models.decoder import DecoderConfig
@@ -88,7 +87,7 @@ class Routes:
     rows: tuple[tuple[LayerRows, ...], ...]
     decisions: tuple[int, ...]
     room: int
-    blocks: tuple[int, int]
+    blocks: tuple[int, int] | None
 
     @cached_property
     def segments(self) -> dict[tuple[int, int], Segment]:
@@ -136,6 +135,7 @@ class Routes:
                 some,
                 self.read(closed, index),
                 blocks=self.blocks,
+                width=self.config.head_dim,
                 first=first,
             )
             open_sets = SETS[closed:] if end < self.config.layers else ()
@@ -188,7 +188,7 @@ def compile_routes(
         config: the decoder's.
         decisions: layers, each from 1 to layers - 1, before which sets may close.
         room: generated tokens that the cache is to hold, at least 1.
-        blocks: query and key rows of an attention block; None for what suits this machine.
+        blocks: query and key rows of an attention block; None for what suits each layer.
 
     Raises:
         FlowjaxError: another layer, or see `flowjax.edges.edge_mask`.
@@ -211,7 +211,7 @@ def compile_routes(
         rows,
         tuple(sorted(set(decisions))),
         max(room, 1),
-        blocks or block_shape(config.head_dim),
+        blocks,
     )
 
 

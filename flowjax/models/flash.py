@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from flowjax.kernels.pruned_attention import BlockMap, Implementation, block_map, block_shape
+from flowjax.kernels.pruned_attention import BlockMap, Implementation, block_map, suited_shape
 from flowjax.kernels.pruned_attention.api import BEST, MODULES, absence, misfit
 from flowjax.kernels.pruned_attention.blocks import padded_map
 from flowjax.masks import NOBODY, EdgeMask, Mask
@@ -101,13 +101,17 @@ def make_maps(
         tables: pad to at least so many.
     """
     layers, heads, *size = allowed.shape
-    length, (block_q, block_k) = len(group), block_shape(head_dim, kernel)
+    length = len(group)
     rows = length - first_row if rows is None else rows
     position = np.arange(length, dtype=np.int32)
+    targets = position[first_row : first_row + rows]
+    # What suits layers where nothing is cut: nearly all that take long.
+    nothing_cut = np.ones((1, 1, 1), bool)
+    block_q, block_k = suited_shape(0 * group, nothing_cut, targets, position, head_dim, kernel)
     blocks = block_map(
         group,
         allowed.reshape(layers * heads, *size),
-        position[first_row : first_row + rows],
+        targets,
         position,
         block_q=block_q,
         block_k=block_k,

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from flowjax.inference.compile import compile_pathway
 from flowjax.inference.cost import costs
 from flowjax.inference.live import live_rows
 from flowjax.pathway import FORMS, KEPT, Pathway, kept_fraction, preset
+from flowjax_benchmarks.sweep import prompt_layout
 from tests.inference.masked import VARIANTS
 from tests.strategies import knockouts, layouts
 from tests.sweeps.test_engine import HEADS, LAYERS, long_layout
@@ -74,6 +76,23 @@ def test_the_strict_7b_pathway():
     )
     assert cost.compiled.flops < 0.7 * cost.full.flops
     assert cost.compiled.blocks < cost.full.blocks
+
+
+def test_a_tpus_stages_have_the_blocks_that_suit_their_layers(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    layout, pathway = prompt_layout(113, 144), preset("llava-next-7b", "strict")
+    config = dataclasses.replace(CONFIG, layers=32)
+    compiled = compile_pathway(layout, pathway.knockouts(layout), config)
+    assert [stage.layers for stage in compiled.stages] == [5, 10, 4, 1, 4, 1, 6, 1]
+    shapes = [(stage.blocks.block_q, stage.blocks.block_k) for stage in compiled.stages]
+    assert shapes == [(256, 512), (512, 1024), *[(256, 512)] * 6]
+    one = compile_pathway(layout, pathway.knockouts(layout), config, blocks=(256, 512))
+    assert len(one.stages) == 6
+    mixed, small = (costs(layout, each, config, value_bytes=2) for each in (compiled, one))
+    assert mixed.full == small.full
+    assert mixed.compiled.edges == small.compiled.edges
+    # A large block covers four: more dead edges are computed.
+    assert 1 < mixed.compiled.blocks / small.compiled.blocks < 1.1
 
 
 def test_the_literal_form_keeps_every_row_alive():

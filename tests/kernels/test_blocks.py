@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from flowjax.edges import Edge, Knockout, count_edges, cut_table, edge_table
 from flowjax.errors import FlowjaxError
-from flowjax.kernels.pruned_attention import block_map, stack_maps
+from flowjax.kernels.pruned_attention import block_map, block_shape, stack_maps, suited_shape
 from flowjax.kernels.pruned_attention.blocks import FULL, NONE, PARTIAL, BlockMap, unpack
+from flowjax_benchmarks.kernel_layers import layer_kinds
 from flowjax_benchmarks.sweep import prompt_layout
 from tests.kernels.cases import problem
 
@@ -142,6 +143,23 @@ def test_sixteen_thousand_tokens_need_no_square_array(knockout):
     every = LAYOUT.length * (LAYOUT.length + 1) // 2
     assert blocks.kept_edges == every - count_edges(LAYOUT, cut_table(LAYOUT, knockout))
     assert blocks.kept_blocks < blocks.causal_blocks / 4
+
+
+@pytest.mark.parametrize(
+    ("frames", "large"), [(8, []), (32, [5]), (113, [5])], ids=["1,272", "4,728", "16,392"]
+)
+def test_a_tpu_takes_large_blocks_where_nearly_nothing_is_cut(frames, large):
+    layout = prompt_layout(frames, 144)
+    position = np.arange(layout.length)
+    shapes = {
+        layers[0]: suited_shape(layout.cell, table, position, position, 128, "mosaic_tpu")
+        for layers, table in layer_kinds(layout)
+    }
+    assert set(shapes) == {0, 5, 15, 20, 25}
+    for layer, shape in shapes.items():
+        assert shape == ((512, 1024) if layer in large else block_shape(128, "mosaic_tpu"))
+    _, table = layer_kinds(layout)[1]
+    assert suited_shape(layout.cell, table, position, position, 128, "xla") == (128, 128)
 
 
 def test_query_blocks_that_outlast_all_others_are_long():

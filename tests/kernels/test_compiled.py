@@ -35,12 +35,14 @@ def test_the_tpu_compiler_takes_the_kernel(tmp_path, chip):
     for row in rows:
         assert row["kernels"] == 1
         size = 4 if row["dtype"] == "float32" else 2
-        query = row["positions"] * 32 * 128 * size
+        query = row["positions"] * 32 * row["width"] * size
+        assert row["block_shape"] == ([512, 1024] if row["cut"] == "nothing" else [256, 512])
         assert row["output_bytes"] == query
         # At most the inputs once more, in the kernel's layout: nothing of rows x rows.
         assert row["temporary_bytes"] < 3.5 * query
-        live = 256 * 512 * row["kept_blocks"] * (1 if row["tables"] > 1 else 32)
-        assert live * 4 * 128 <= row["flops"] < 3 * live * 4 * 128
+        area = row["kept_blocks"] * row["block_shape"][0] * row["block_shape"][1]
+        live = area * (1 if row["tables"] > 1 else 32) * 4 * row["width"]
+        assert live <= row["flops"] < 3 * live
 
 
 CUDA = ("jax_plugins.xla_cuda13", "nvidia")

@@ -7,6 +7,7 @@ from flowjax.kernels.pruned_attention.api import (
 )
 from flowjax.kernels.pruned_attention.blocks import BlockMap, stack_maps
 from flowjax.kernels.pruned_attention.build import block_map
+from flowjax.kernels.pruned_attention.shapes import suited_shape
 
 __all__ = [
     "BlockMap",
@@ -15,4 +16,5 @@ __all__ = [
     "block_shape",
     "pruned_attention",
     "stack_maps",
+    "suited_shape",
 ]
