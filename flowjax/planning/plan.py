@@ -112,14 +112,18 @@ class PodPlan:
         return flops / self.target.slice.devices / self.target.slice.chip.flops / 3600
 
     def largest(self, of: Measured) -> int:
-        """Windows of a program's rows that would fit at once, counted from what one takes."""
+        """Windows of a program's rows that would fit at once, counted from what one of many takes.
+
+        Few windows take less each: those of one row share the lanes of a TPU.
+        """
         batch = of.program.batch
         assert batch is not None
         decoder, copies = self.model.config.decoder, self.target.copies
         size = 4 if self.model.dtype == "float32" else 2
         cost = Cost(decoder, size, platform=self.target.slice.chip.backend)
         rows, prefix = batch.rows, batch.prefix
-        each = cost.batch_bytes(2, rows, prefix) - cost.batch_bytes(1, rows, prefix)
+        few, many = (cost.batch_bytes(windows, rows, prefix) for windows in (512, 1024))
+        each = (many - few) // 512
         each //= self.target.model if decoder.heads % self.target.model == 0 else 1
         free = self.target.slice.chip.memory - self.use(of).peak
         return batch.size + copies * max(0, free // max(each, 1))

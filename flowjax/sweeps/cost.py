@@ -73,9 +73,11 @@ class Cost:
         return self.layers(self.config.layers, rows, edges) + self._layer.logits
 
     def kept_bytes(self, length: int) -> int:
-        """Hidden states, keys and values of every layer."""
-        per_position = self.config.width + self._layer.cached
-        return self.config.layers * length * per_position * self.value_bytes
+        """Hidden states, keys and values of every layer; the prompt, its rotations and logits."""
+        config = self.config
+        values = (config.layers + 1) * config.width + config.layers * self._layer.cached
+        of_position = values * self.value_bytes + 8 * config.head_dim + 12
+        return length * of_position + 4 * config.vocabulary
 
     def batch_bytes(self, batch: int, rows: int, prefix: int) -> int:
         """Working memory of `batch` windows."""
