@@ -17,6 +17,7 @@ Tests of the module's own may take `asked` as well: each case is made once.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -24,6 +25,7 @@ import pytest
 from tests.models import parity
 from tests.models.parity import Asked
 from tests.models.refusals import check_fields_refused, check_keys_refused
+from tests.models.stored_frames import check_stored_frames
 
 
 def asked_in(cases: Mapping[str, tuple], case: Callable[..., Asked]) -> Any:
@@ -37,7 +39,7 @@ def asked_in(cases: Mapping[str, tuple], case: Callable[..., Asked]) -> Any:
 
 
 class FamilyTests:
-    """Parity with the other implementation, and total conversion.
+    """Parity with the other implementation, total conversion, and stored frames.
 
     unread: see `refusals.check_fields_refused`.
     unread_keys: see `refusals.check_keys_refused`.
@@ -79,3 +81,6 @@ class FamilyTests:
 
     def test_every_field_is_read(self, asked: Asked) -> None:
         check_fields_refused(asked.pair.checkpoint, self.unread_in(asked))
+
+    def test_stored_frames(self, asked: Asked, tmp_path: Path) -> None:
+        check_stored_frames(asked.pair.ours, tmp_path)

@@ -21,6 +21,7 @@ from tests.models.parity import (
     randomise,
 )
 from tests.models.refusals import check_fields_refused, check_keys_refused
+from tests.models.stored_frames import check_stored_frames
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>")
 PROCESSOR = {
@@ -140,6 +141,10 @@ def test_every_key_and_field_is_read(grouped):
     check_keys_refused(grouped.checkpoint)
     unread = {"image_token_id", "text_config.max_window_layers", "text_config.sliding_window"}
     check_fields_refused(grouped.checkpoint, unread=unread)
+
+
+def test_stored_frames(grouped, tmp_path):
+    check_stored_frames(grouped.ours, tmp_path)
 
 
 def test_timestamps_belong_to_frames(grouped):
