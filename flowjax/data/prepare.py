@@ -14,7 +14,7 @@ from typing import Any
 
 from flowjax.data.entry import Entry
 from flowjax.data.frame_rate import AtRate
-from flowjax.data.prepare_shard import Written, write_shard
+from flowjax.data.prepare_shard import Written, end_with_parent, write_shard
 from flowjax.data.prepared import (
     FAILURES,
     FORMAT,
@@ -198,7 +198,8 @@ def _written(
             yield write_shard(out, number, shards[number], frames, size)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, max(1, len(todo))), mp_context=context) as pool:
+    count = min(workers, max(1, len(todo)))
+    with ProcessPoolExecutor(count, mp_context=context, initializer=end_with_parent) as pool:
         pending = [
             pool.submit(write_shard, out, number, shards[number], frames, size) for number in todo
         ]

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from flowjax.data.benchmark import read_benchmark
 from flowjax.data.clip import read_clip, sample_digest
 from flowjax.data.encode import write_mp4
 from flowjax.data.frame_rate import AtRate, ByRate
 from flowjax.data.prepare import Plan, prepare
-from flowjax.data.prepared import PER_SHARD
+from flowjax.data.prepared import FAILURES, FRAMES, MANIFEST, PER_SHARD, QUESTIONS
+from flowjax.data.question_cache import open_questions
 from flowjax.errors import FlowjaxError
 from tests.videos import moving_square
 
@@ -59,6 +62,37 @@ def made(benchmark, out, *, frames: int | AtRate = 4, **options):
 def content(out):
     files = (file for file in out.rglob("*.array_record") if file.parent.name == "frames")
     return {file.name: file.read_bytes() for file in files}
+
+
+PREPARE = """
+import sys
+from pathlib import Path
+from flowjax.data.benchmark import read_benchmark
+from flowjax.data.prepare import Plan, prepare
+source, out, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+plan = Plan.of(read_benchmark(source))
+print("begins", flush=True)
+prepare(plan, source, out, frames=4, workers=workers)
+print("ends", flush=True)
+"""
+
+
+def preparing(benchmark, out, workers):
+    """A process that prepares, and has begun to."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", PREPARE, str(benchmark), str(out), str(workers)]
+    child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "begins\n"
+    return child
+
+
+def everything(out):
+    """Every file's bytes, but of questions what they say: the library writes maps in any order."""
+    kept = open_questions(out / QUESTIONS)
+    assert kept is not None
+    files = [file for folder in (FRAMES, FAILURES) for file in (out / folder).iterdir()]
+    content = {str(file.relative_to(out)): file.read_bytes() for file in [out / MANIFEST, *files]}
+    return content, [repr(kept[index]) for index in range(len(kept.ids))]
 
 
 def frames_of(sample, count):
@@ -146,23 +180,13 @@ def test_more_workers_and_a_kill_give_the_same_files(benchmark, tmp_path):
     made(benchmark, tmp_path / "two", workers=2)
     assert content(tmp_path / "one") == content(tmp_path / "two")
     assert len(content(tmp_path / "one")) == 3
-    code = (
-        "import sys, pathlib\n"
-        "from flowjax.data.benchmark import read_benchmark\n"
-        "from flowjax.data.prepare import Plan, prepare\n"
-        "source, out = map(pathlib.Path, sys.argv[1:])\n"
-        "prepare(Plan.of(read_benchmark(source)), source, out, frames=4)\n"
-    )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     killed = tmp_path / "killed"
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, str(benchmark), str(killed)], env=environment
-    )
+    child = preparing(benchmark, killed, workers=1)
     until = time.monotonic() + 60
     while not list(killed.glob("frames/00000*")) and time.monotonic() < until:
         time.sleep(0.005)
     child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.communicate()
     if len(content(killed)) < 3:
         with pytest.raises(FlowjaxError, match="is not finished"):
             read_benchmark(killed)
@@ -177,6 +201,31 @@ def test_more_workers_and_a_kill_give_the_same_files(benchmark, tmp_path):
     assert {int(name[:5]) for name in times if times[name] != later[name]} == {
         clip // PER_SHARD for clip in failed
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=3, phases=[Phase.generate])
+def test_killed_at_random_times(benchmark, tmp_path_factory, workers, seed):
+    """Again and again until it ends: the files of a run that nothing stopped, byte for byte.
+
+    The workers end as well, or they would hold the standard output open.
+    """
+    folder, rng = tmp_path_factory.mktemp("killed"), np.random.default_rng(seed)
+    whole = preparing(benchmark, folder / "whole", workers)
+    start = time.monotonic()
+    assert whole.communicate()[0] == "ends\n" and whole.returncode == 0
+    seconds = time.monotonic() - start
+    kills, ended = 0, False
+    while not ended:
+        child = preparing(benchmark, folder / "killed", workers)
+        # Ever later, so that it ends.
+        time.sleep(rng.uniform(0, seconds) * (1 + kills / 4))
+        child.send_signal(signal.SIGKILL)
+        ended = child.communicate(timeout=120)[0] == "ends\n"
+        kills += 1
+    assert everything(folder / "killed") == everything(folder / "whole")
 
 
 def test_what_could_not_be_read_is_tried_again(benchmark, tmp_path):
