@@ -229,7 +229,9 @@ def _decode_with(
     for index in indices:
         entry, position = int(container.entry[index]), int(container.shown[index])
         try:
-            # One frame at a time, so that an error can name it; decord seeks as for a batch.
+            # One frame at a time, so that an error can name it; decord seeks as for a batch, and
+            # reads on within a group of pictures. Reading on into the next one as well took 10 to
+            # 44% longer for 8 frames, and 19% less only for 32 with a key frame every 12.
             reader.seek_accurate(entry)
             for _ in range(position - entry):
                 reader.next()
