@@ -284,6 +284,57 @@ def test_text_is_data(folder):
         assert sample.question.options == tuple(NASTY)
 
 
+OUT = "../secret"
+LEADING_OUT = {
+    "tvbench": {"json/action_sequence.json": [ASKED | {"video": OUT}]},
+    "mvbench": {"json/action_sequence.json": [ASKED | {"video": OUT}]},
+    "tomato": {
+        "data/count.json": {
+            field: TOMATO["data/count.json"]["0"] | {field: OUT}
+            for field in ("key", "demonstration_type")
+        }
+    },
+    "video_mme": {
+        name: [rows[0] | {"videoID": OUT}] for name, rows in MME.items() if name.endswith("parquet")
+    },
+    "longvideobench": {
+        "lvb_val.json": [
+            LONG["lvb_val.json"][0] | {field: OUT} for field in ("video_path", "subtitle_path")
+        ]
+    },
+    "next_qa": {
+        "val.csv": [NEXT["val.csv"][0] | {"video": name} for name in (OUT, "mapped")],
+        "map_vid_vidorID.json": {"mapped": OUT},
+    },
+    "tempcompass": {
+        "questions/multi-choice.json": {
+            OUT: {"action": [{"question": "What?\nA. red\nB. green", "answer": "B. green"}]}
+        }
+    },
+    "vcgbench": {
+        "Benchmarking_QA/generic_qa.json": [{"video_name": OUT, "Q": "What?", "A": "A dog."}]
+    },
+    "table": {
+        "questions.jsonl": [
+            TABLE["questions.jsonl"][0] | {field: path}
+            for field in ("video", "subtitles")
+            for path in (OUT, "/etc/passwd", "v/../../secret.mp4")
+        ]
+    },
+}
+"""Of every benchmark, files of questions whose paths lead out of its folder."""
+
+
+@pytest.mark.parametrize("name", benchmarks())
+def test_no_path_leaves_the_folder(name, folder):
+    videos = {path: value for path, value in ANSWERS[name][0].items() if value is CLIP}
+    samples = read_benchmark(folder(videos | LEADING_OUT[name]))
+    assert len(samples)
+    for sample in samples:
+        assert " must lie in the " in sample.problem
+        assert OUT in sample.problem or "/etc/passwd" in sample.problem or "v/../" in sample.problem
+
+
 def test_many_questions_take_little(folder, monkeypatch):
     """Entries are read one by one; what is chosen is known from their names alone."""
     row = {"video": "v/a.mp4", "question": "Which?", "options": ABC, "answer": "B"}
