@@ -92,7 +92,7 @@ def read_prepared(prepared: Prepared, num_frames: int | Choose) -> VideoClip:
     frames = np.frombuffer(content, np.uint8).reshape(header["shape"])
     back = np.array(header["back"], np.int64)
     return VideoClip(
-        frames[back],
+        frames if np.array_equal(back, np.arange(len(frames))) else frames[back],
         np.array(header["indices"], np.int64)[back],
         np.array(header["timestamps"], np.float64),
         header["fps"],
