@@ -14,7 +14,7 @@ from typing import Any
 
 from flowjax.data.entry import Entry
 from flowjax.data.frame_rate import AtRate
-from flowjax.data.prepare_shard import Written, end_with_parent, write_shard
+from flowjax.data.prepare_shard import Written, write_shard
 from flowjax.data.prepared import (
     FAILURES,
     FORMAT,
@@ -36,6 +36,7 @@ from flowjax.downloads import copied
 from flowjax.errors import FlowjaxError
 from flowjax.files import atomically, lock, printable, read_json, writing
 from flowjax.paths import is_remote
+from flowjax.workers import end_with_parent
 
 NONE = -1
 """The clip of a question that cannot be asked."""

@@ -1,10 +1,6 @@
 """Decoding the clips of one shard of a prepared benchmark, in a process of its own."""
 
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -35,19 +31,6 @@ class Written(NamedTuple):
     shard: int
     failed: dict[int, str]
     size: int
-
-
-def end_with_parent() -> None:
-    """End this worker when the process that began it is gone; killed, that could not say so."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)  # what is half written has no name yet
-
-    threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
 def write_shard(

@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from flowjax.workers import end_with_parent
+
 Draw = Callable[[int], Any]
 """The batch of a step; can be pickled."""
 
@@ -14,7 +16,7 @@ Draw = Callable[[int], Any]
 def drawers(workers: int) -> Executor:
     """Processes that draw batches; they leave the accelerator to the one that trains."""
     return ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_stay_on_cpu
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
     )
 
 
@@ -45,5 +47,6 @@ class Ahead:
         self._waiting.clear()
 
 
-def _stay_on_cpu() -> None:
+def _begin() -> None:
+    end_with_parent()
     jax.config.update("jax_platforms", "cpu")

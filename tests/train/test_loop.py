@@ -2,6 +2,7 @@
 
 import json
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -190,6 +191,24 @@ def test_batches_drawn_ahead_are_those_of_their_steps():
     ahead.close()
     pool.shutdown()
     assert Ahead([str], None, depth=3)(0, 1) == "1"
+
+
+def test_a_killed_processs_drawers_end():
+    """The pipe that they inherit stays open until they are gone."""
+    code = """
+        import os, signal
+        from flowjax.train.ahead import drawers
+        pool = drawers(1)
+        print(pool.submit(os.getpid).result(), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    child = [sys.executable, "-c", textwrap.dedent(code)]
+    with subprocess.Popen(child, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert int(process.stdout.readline()) != process.pid
+        ended, _, _ = select.select([process.stdout], [], [], 20)
+        assert ended, "the worker still waits"
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_several_devices_give_what_one_gives(tmp_path):
