@@ -123,7 +123,8 @@ def _suffix(
     kept = jnp.where(kept < first_row, kept, NOBODY)
 
     def heads(rows: Array) -> Array:
-        return rows.reshape(len(rows), -1, decoder.config.head_dim)
+        width = decoder.config.head_dim
+        return rows.reshape(len(rows), rows.shape[1] // width, width)  # of no rows, too
 
     def step(index: Array, x: Array) -> Array:
         layer = layer_at(decoder.layers, index)

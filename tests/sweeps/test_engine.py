@@ -227,6 +227,13 @@ def test_a_fully_masked_row_attends_to_nothing():
     np.testing.assert_allclose(weights[[0, 2, 3]].sum(-1), 1, rtol=1e-5)
 
 
+def test_a_suffix_of_all_rows():
+    """Nothing kept is read before it."""
+    layout = TokenLayout.from_cells(["system", "frame_0", "frame_1", "question_stem", "last"])
+    chosen = [Knockout("system->system", (1,))]
+    compare(VARIANTS["gqa"], embeddings(layout), layout, chosen)
+
+
 def test_length_of_the_padded_prompt_is_not_seen():
     """Right padding in one engine and none in the other: the logits agree (see `compare`)."""
     layout = TokenLayout.from_cells(["system", "frame_0", "frame_1", "question_stem", "last"])
