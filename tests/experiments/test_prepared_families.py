@@ -39,7 +39,7 @@ def recorded(name: str, folder: Path) -> None:
     convert(ORACLE / name, folder / "model")
 
 
-def tested(module: ModuleType, case: str, folder: Path) -> None:
+def in_tests(module: ModuleType, case: str, folder: Path) -> None:
     module.case(folder, *module.CASES[case])
 
 
@@ -48,20 +48,20 @@ def video_llama_3(folder: Path) -> None:
 
 
 MAKE: dict[str, Callable[[Path], None]] = {
-    "internvl": partial(tested, test_internvl, "qwen2-tied"),
-    "internvl_native": partial(tested, test_internvl_native, "mha"),
-    "llava_llama": partial(tested, test_llava_llama, "llama-average"),
-    "llava_next_video": partial(tested, test_llava_next_video, "mha-average"),
-    "llava_onevision": partial(tested, test_llava_onevision, "mha"),
-    "llava_onevision1_5": partial(tested, test_llava_onevision1_5, "mha"),
-    "llava_qwen": partial(tested, test_llava_qwen, "grid"),
+    "internvl": partial(in_tests, test_internvl, "qwen2-tied"),
+    "internvl_native": partial(in_tests, test_internvl_native, "mha"),
+    "llava_llama": partial(in_tests, test_llava_llama, "llama-average"),
+    "llava_next_video": partial(in_tests, test_llava_next_video, "mha-average"),
+    "llava_onevision": partial(in_tests, test_llava_onevision, "mha"),
+    "llava_onevision1_5": partial(in_tests, test_llava_onevision1_5, "mha"),
+    "llava_qwen": partial(in_tests, test_llava_qwen, "grid"),
     "pllava": partial(recorded, "pllava"),
-    "qwen2_5_vl": partial(tested, test_qwen2_5_vl, "mha-odd-windows"),
-    "qwen2_vl": partial(tested, test_qwen2_vl, "mha"),
-    "qwen3_vl": partial(tested, test_qwen3_vl, "mha"),
-    "smolvlm": partial(tested, test_smolvlm, "gqa"),
+    "qwen2_5_vl": partial(in_tests, test_qwen2_5_vl, "mha-odd-windows"),
+    "qwen2_vl": partial(in_tests, test_qwen2_vl, "mha"),
+    "qwen3_vl": partial(in_tests, test_qwen3_vl, "mha"),
+    "smolvlm": partial(in_tests, test_smolvlm, "gqa"),
     "video_llama_3": video_llama_3,
-    "video_llava": partial(tested, test_video_llava, "mha"),
+    "video_llava": partial(in_tests, test_video_llava, "mha"),
     "videollama3": partial(recorded, "videollama3"),
 }
 """Of every family: what makes `model` in a folder, small and random."""
