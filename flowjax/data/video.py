@@ -2,6 +2,7 @@
 
 import io
 import math
+import multiprocessing
 import os
 import threading
 from collections.abc import Callable
@@ -194,10 +195,12 @@ def _decode(
     """Decode as fast as decord can, and if that fails once more with one thread.
 
     Its threads lose frames of sound streams: of VP9 made for live use, with three threads or more.
+    A worker takes one at once: the other cores have workers of their own.
     """
     decord.logging.set_level(decord.logging.QUIET)
+    alone = multiprocessing.parent_process() is None
     try:
-        frames = _decode_with(path, container, indices, threads=0)
+        frames = _decode_with(path, container, indices, threads=0 if alone else 1)
     except FlowjaxError:
         frames = _decode_with(path, container, indices, threads=1)
     return np.ascontiguousarray(np.rot90(frames, container.turns, axes=(1, 2)))
