@@ -26,12 +26,12 @@ from flowjax.efficiency.front import FULL, LEVELS
 from flowjax.efficiency.method import Applied, Prompt, Setting, Subject, methods
 from flowjax.efficiency.methods.exit import Exit
 from flowjax.efficiency.seen import Seen
-from flowjax.errors import FlowjaxError
 from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
 from flowjax.report.statistics import rank_correlation
 from flowjax_benchmarks.prefill import PATHWAY_OF, SHAPES
 from flowjax_benchmarks.record import command_line, record, say, write_result
+from flowjax_benchmarks.shape import random_decoder, shape_of
 from flowjax_benchmarks.sweep import prompt_layout
 
 KEY_WIDTH = 1024
@@ -100,11 +100,9 @@ def run(shape: str, *, json: Path | None, frames: int = 8, rounds: int = 5) -> N
     Raises:
         FlowjaxError: an unknown shape.
     """
-    if shape not in SHAPES:
-        raise FlowjaxError(f"--shape {shape!r}: choose one of {', '.join(SHAPES)}")
-    chosen = SHAPES[shape]
+    chosen = shape_of(SHAPES, shape)
     config, tokens = chosen.config, chosen.tokens_per_frame
-    decoder = jax.jit(lambda: Decoder(config, jnp.dtype(chosen.dtype), nnx.Rngs(0)))()
+    decoder = random_decoder(config, chosen.dtype)
     keys = jax.random.split(jax.random.key(1), 3)
     length = prompt_layout(frames, tokens).length
     seen = Seen(

@@ -29,6 +29,7 @@ from flowjax_benchmarks.kernel_bound import bound_of, check
 from flowjax_benchmarks.kernel_inputs import Attention, Inputs, Shape
 from flowjax_benchmarks.kernel_layers import LAYERS, layer_kinds
 from flowjax_benchmarks.record import command_line, record, say, write_result
+from flowjax_benchmarks.shape import shape_of
 
 SHAPES = {
     "small": Shape(8, 64, "float32", (8, 32), calls=1),
@@ -58,13 +59,11 @@ def run(
     Raises:
         FlowjaxError: an unknown shape or peer, or a peer without a GPU.
     """
-    if shape not in SHAPES:
-        raise FlowjaxError(f"--shape {shape!r}: choose one of {', '.join(SHAPES)}")
     if peer not in (None, "flex"):
         raise FlowjaxError(f"--peer {peer!r}: only flex is there")
     if peer and jax.default_backend() != "gpu":
         raise FlowjaxError("--peer flex: FlexAttention is measured on a GPU only")
-    chosen = SHAPES[shape]
+    chosen = shape_of(SHAPES, shape)
     if frames:
         chosen = dataclasses.replace(chosen, frames=tuple(frames))
     prompts = []

@@ -19,12 +19,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array
 
 from flowjax.compilation import memory_of
 from flowjax.edges import edge_mask
-from flowjax.errors import FlowjaxError
 from flowjax.inference.compile import Compiled, compile_pathway
 from flowjax.inference.cost import Costs, PrefillCost, costs
 from flowjax.inference.prefill import lower_prefill
@@ -36,6 +34,7 @@ from flowjax.models.embedded import Embedded
 from flowjax.models.stack import layer_at
 from flowjax.pathway import FORMS, default_pathway
 from flowjax_benchmarks.record import command_line, record, say, write_result
+from flowjax_benchmarks.shape import random_decoder, shape_of
 from flowjax_benchmarks.sweep import decoder_config, prompt_layout
 
 
@@ -184,11 +183,9 @@ def run(shape: str, *, json: Path | None, rounds: int = 7) -> None:
     Raises:
         FlowjaxError: an unknown shape.
     """
-    if shape not in SHAPES:
-        raise FlowjaxError(f"--shape {shape!r}: choose one of {', '.join(SHAPES)}")
-    chosen = SHAPES[shape]
+    chosen = shape_of(SHAPES, shape)
     config = chosen.config
-    decoder = jax.jit(lambda: Decoder(config, jnp.dtype(chosen.dtype), nnx.Rngs(0)))()
+    decoder = random_decoder(config, chosen.dtype)
     prompts = []
     for frames in chosen.frames:
         prompts.append({"frames": frames, **measure(setting(decoder, frames, chosen), rounds)})

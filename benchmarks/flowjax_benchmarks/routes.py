@@ -11,12 +11,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from flowjax.compilation import count_compilations
 from flowjax.efficiency.cut import apply_knockouts
@@ -26,11 +25,11 @@ from flowjax.inference.adaptive import Routed, prefill_routed, routed_cost
 from flowjax.inference.exit_rule import ENTROPY, OPTION_GAP
 from flowjax.inference.policy import ATTENTION, LAYER, Doubt, decisions_of
 from flowjax.inference.routes import SETS, Routes, compile_routes
-from flowjax.models.decoder import Decoder
 from flowjax.models.embedded import Embedded
 from flowjax.report.statistics import rank_correlation
 from flowjax_benchmarks.prefill import SHAPES
 from flowjax_benchmarks.record import command_line, record, say, write_result
+from flowjax_benchmarks.shape import random_decoder, shape_of
 from flowjax_benchmarks.sweep import prompt_layout
 
 LETTERS = (0, 1, 2, 3)
@@ -52,11 +51,9 @@ def run(shape: str, *, json: Path | None, frames: int = 8, rounds: int = 5) -> N
     Raises:
         FlowjaxError: an unknown shape.
     """
-    if shape not in SHAPES:
-        raise FlowjaxError(f"--shape {shape!r}: choose one of {', '.join(SHAPES)}")
-    chosen = SHAPES[shape]
+    chosen = shape_of(SHAPES, shape)
     config = chosen.config
-    decoder = jax.jit(lambda: Decoder(config, jnp.dtype(chosen.dtype), nnx.Rngs(0)))()
+    decoder = random_decoder(config, chosen.dtype)
     layout = prompt_layout(frames, chosen.tokens_per_frame)
     embedded = [
         Embedded.of(jax.random.normal(key, (layout.length, config.width), chosen.dtype))
@@ -164,5 +161,5 @@ def show(row: Mapping[str, Any]) -> None:
     )
 
 
-def _blind() -> Any:  # noqa: ANN401 - never called
+def _blind() -> NoReturn:
     raise FlowjaxError("nothing of the vision tower is measured here")

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from flowjax.edges import Knockout
 from flowjax.errors import FlowjaxError
@@ -30,6 +28,7 @@ from flowjax.sweeps import engine, reference
 from flowjax.sweeps.plan import Plan, footprint, plan_sweep
 from flowjax.sweeps.protocol import protocol
 from flowjax_benchmarks.record import command_line, record, say, write_result
+from flowjax_benchmarks.shape import random_decoder, shape_of
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def setting(shape: Shape) -> Setting:
     """Random weights and embeddings of a shape."""
     config = shape.config
     layout = prompt_layout(shape.frames, shape.tokens_per_frame)
-    decoder = jax.jit(lambda: Decoder(config, jnp.dtype(shape.dtype), nnx.Rngs(0)))()
+    decoder = random_decoder(config, shape.dtype)
     x = jax.random.normal(jax.random.key(1), (layout.length, config.width), shape.dtype)
     knockouts = [
         cell.knockout
@@ -197,11 +196,9 @@ def run(shape: str, *, peer: str | None, json: Path | None, rounds: int = 3) -> 
     Raises:
         FlowjaxError: an unknown shape or peer.
     """
-    if shape not in SHAPES:
-        raise FlowjaxError(f"--shape {shape!r}: choose one of {', '.join(SHAPES)}")
     if peer not in (None, "torch"):
         raise FlowjaxError(f"--peer {peer!r}: only torch is there")
-    chosen = setting(SHAPES[shape])
+    chosen = setting(shape_of(SHAPES, shape))
     forward = torch_peer(chosen) if peer else None
     measured = measure(chosen, forward, rounds)
     last = statistics.median(last_edges_time(chosen) for _ in range(2 * rounds))

@@ -29,6 +29,7 @@ from flowjax.models.rope import Rope
 from flowjax.sweeps import engine, reference
 from flowjax.sweeps.protocol import protocol
 from flowjax_benchmarks.record import command_line, record, say, write_result
+from flowjax_benchmarks.shape import random_decoder, shape_of
 from flowjax_benchmarks.sweep import SHAPES as SWEEPS
 from flowjax_benchmarks.sweep import Setting, difference, prompt_layout, timed
 
@@ -77,13 +78,11 @@ def run(
     Raises:
         FlowjaxError: an unknown shape, or a number out of range.
     """
-    if shape not in SHAPES:
-        raise FlowjaxError(f"--shape {shape!r}: choose one of {', '.join(SHAPES)}")
-    config = SHAPES[shape]
+    config = shape_of(SHAPES, shape)
     if not 1 <= (layers or 1) <= config.layers:
         raise FlowjaxError(f"--layers {layers}: {shape} has 1 to {config.layers}")
     config = dataclasses.replace(config, layers=layers or config.layers)
-    plain = jax.jit(lambda: Decoder(config, jnp.dtype("bfloat16"), nnx.Rngs(0)))()
+    plain = random_decoder(config, "bfloat16")
     graph, state = nnx.split(plain)
     by_kernel = nnx.merge(graph, state)  # of the same arrays
     by_kernel.kernel = kernel_here(config.head_dim, "bfloat16")
