@@ -202,6 +202,8 @@ def _decode(
     try:
         frames = _decode_with(path, container, indices, threads=0 if alone else 1)
     except FlowjaxError:
+        if not alone:
+            raise
         frames = _decode_with(path, container, indices, threads=1)
     return np.ascontiguousarray(np.rot90(frames, container.turns, axes=(1, 2)))
 

@@ -137,7 +137,7 @@ def abstract_model(config: VideoLLMConfig, dtype: jnp.dtype) -> VideoLLM:
 def _shapes(
     config: VideoLLMConfig, dtype: jnp.dtype
 ) -> tuple[nnx.GraphDef[VideoLLM], nnx.State[Any, Any]]:
-    """Kept, for converting, loading and checking a model each ask, and tracing it takes seconds."""
+    """Kept, for converting, loading and checking a model each ask, and each would trace it anew."""
     return nnx.split(nnx.eval_shape(lambda: VideoLLM(config, dtype=dtype, rngs=nnx.Rngs(0))))
 
 

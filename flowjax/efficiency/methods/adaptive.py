@@ -6,7 +6,7 @@ thresholds here are a line of settings; `flowjax adaptive` chooses one with a gu
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxtyping import Array, Int
 from flowjax.efficiency.cut import KEPT_COMPILED
 from flowjax.efficiency.method import Applied, Masked, Method, Prefilled, Prompt, Setting, Subject
 from flowjax.inference.adaptive import prefill_routed, routed_cost
-from flowjax.inference.doubts import follow, padded_cells, shown
+from flowjax.inference.doubts import Shown, follow, padded_cells, shown
 from flowjax.inference.exit_rule import OPTION_GAP
 from flowjax.inference.policy import Policy, decisions_of
 from flowjax.inference.routes import Routes, compile_routes
@@ -81,7 +81,7 @@ def _routes(layout: TokenLayout, config: DecoderConfig) -> Routes:
 
 
 @functools.lru_cache(1)
-def _along(prompt: Prompt, routes: Routes):  # noqa: ANN202 - `shown`'s
+def _along(prompt: Prompt, routes: Routes) -> Callable[[tuple[int, ...]], Shown]:
     """What a prompt shows along routes, for all of its settings."""
     return shown(prompt.decoder, prompt.embedded, routes, jnp.asarray(prompt.letters))
 
